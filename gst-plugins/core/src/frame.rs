@@ -1,0 +1,102 @@
+//! A view of one raw video frame in memory.
+
+/// The pixel formats that are read without conversion. Names as in GStreamer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub enum PixelFormat {
+    /// Luma plane, then interleaved U V at half size.
+    Nv12,
+    /// Luma, U and V planes, chroma at half size.
+    I420,
+    Rgb,
+    Bgr,
+    /// Four bytes, the last is alpha or padding and is not looked at.
+    Rgbx,
+    Bgrx,
+    Gray8,
+}
+
+impl PixelFormat {
+    pub const fn planes(self) -> usize {
+        match self {
+            Self::Nv12 => 2,
+            Self::I420 => 3,
+            _ => 1,
+        }
+    }
+}
+
+/// Y'CbCr to R'G'B' coefficients.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
+pub enum ColorMatrix {
+    #[default]
+    Bt601,
+    Bt709,
+    Bt2020,
+}
+
+/// Which codes mean black and white.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
+pub enum ColorRange {
+    /// 16 to 235.
+    #[default]
+    Limited,
+    /// 0 to 255.
+    Full,
+}
+
+/// One plane: bytes and the distance of two rows in bytes. The last row may be shorter than `stride`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plane<'a> {
+    pub data: &'a [u8],
+    pub stride: usize,
+}
+
+/// One frame. Chroma planes of an odd-sized frame are rounded up.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    pub format: PixelFormat,
+    pub width: usize,
+    pub height: usize,
+    pub planes: [Plane<'a>; 3],
+    pub matrix: ColorMatrix,
+    pub range: ColorRange,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {width}x{height} has no pixels")]
+    Empty { width: usize, height: usize },
+    #[error("plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}")]
+    Short { format: PixelFormat, width: usize, height: usize, plane: usize, stride: usize, need: usize, got: usize },
+}
+
+impl Frame<'_> {
+    /// Bytes per row and rows of a plane, without padding.
+    pub fn plane_size(&self, plane: usize) -> (usize, usize) {
+        let (w, h) = (self.width, self.height);
+        match (self.format, plane) {
+            (PixelFormat::Nv12, 1) => (w.div_ceil(2) * 2, h.div_ceil(2)),
+            (PixelFormat::I420, 1 | 2) => (w.div_ceil(2), h.div_ceil(2)),
+            (PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8, _) => (w, h),
+            (PixelFormat::Rgb | PixelFormat::Bgr, _) => (w * 3, h),
+            (PixelFormat::Rgbx | PixelFormat::Bgrx, _) => (w * 4, h),
+        }
+    }
+
+    /// Checks that every plane holds what the size promises.
+    pub fn validate(&self) -> Result<(), FrameError> {
+        let (width, height, format) = (self.width, self.height, self.format);
+        if width == 0 || height == 0 {
+            return Err(FrameError::Empty { width, height });
+        }
+        for plane in 0..format.planes() {
+            let (row, rows) = self.plane_size(plane);
+            let stride = self.planes[plane].stride;
+            let (need, got) = (stride * (rows - 1) + row, self.planes[plane].data.len());
+            if stride < row || got < need {
+                return Err(FrameError::Short { format, width, height, plane, stride, need: need.max(row), got });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,16 @@
+//! The pure part of the NVR: everything that can be said about frames, tensors, detections and events
+//! without GStreamer, a network, a clock or a thread. `now` is always a parameter.
+#![forbid(unsafe_code)]
+
+pub mod backoff;
+pub mod decode;
+pub mod detection;
+pub mod event;
+pub mod frame;
+pub mod geometry;
+pub mod model;
+pub mod preprocess;
+pub mod rate;
+pub mod scene;
+pub mod slots;
+pub mod topic;

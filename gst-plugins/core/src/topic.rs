@@ -1,0 +1,69 @@
+//! MQTT topics of the protocol, under a prefix (`nvr`, or `nvr/{tenant}`).
+
+/// Why a prefix or an instance id cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TopicError {
+    #[error("topic prefix {0:?} must not be empty, start or end with '/', or hold '+', '#' or control characters")]
+    Prefix(String),
+    #[error("instance id {0:?} must be 1 to 128 letters, digits, '-', '_' or '.', and not the reserved word \"ack\"")]
+    InstanceId(String),
+}
+
+/// Checks a topic prefix.
+pub fn check_prefix(prefix: &str) -> Result<(), TopicError> {
+    let bad = prefix.is_empty()
+        || prefix.starts_with('/')
+        || prefix.ends_with('/')
+        || prefix.starts_with('$')
+        || prefix.len() > 256
+        || prefix.chars().any(|c| c == '+' || c == '#' || c.is_control());
+    if bad { Err(TopicError::Prefix(prefix.into())) } else { Ok(()) }
+}
+
+/// Checks an instance id: it becomes part of a topic and of a client id.
+pub fn check_instance_id(id: &str) -> Result<(), TopicError> {
+    let good = (1..=128).contains(&id.len())
+        && id != "ack"
+        && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if good { Ok(()) } else { Err(TopicError::InstanceId(id.into())) }
+}
+
+/// `{prefix}/detections/{source_id}`: what a model saw.
+pub fn detections(prefix: &str, source_id: u32) -> String {
+    format!("{prefix}/detections/{source_id}")
+}
+
+/// `{prefix}/control/status/{instance_id}`: retained status and last will.
+pub fn status(prefix: &str, instance_id: &str) -> String {
+    format!("{prefix}/control/status/{instance_id}")
+}
+
+/// `{prefix}/status/metrics/{instance_id}`.
+pub fn metrics(prefix: &str, instance_id: &str) -> String {
+    format!("{prefix}/status/metrics/{instance_id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_follow_the_protocol() {
+        assert_eq!(detections("nvr", 2), "nvr/detections/2");
+        assert_eq!(detections("nvr/shop-7", 0), "nvr/shop-7/detections/0");
+        assert_eq!(status("nvr", "proc-a"), "nvr/control/status/proc-a");
+        assert_eq!(metrics("nvr", "proc-a"), "nvr/status/metrics/proc-a");
+    }
+
+    #[test]
+    fn bad_prefixes_and_ids_are_refused() {
+        for prefix in ["", "/nvr", "nvr/", "nvr/#", "a+b", "$SYS", "a\nb"] {
+            assert!(check_prefix(prefix).is_err(), "{prefix:?}");
+        }
+        assert!(check_prefix("nvr/tenant").is_ok());
+        for id in ["", "ack", "a/b", "a b", "ü", &"x".repeat(129)] {
+            assert!(check_instance_id(id).is_err(), "{id:?}");
+        }
+        assert!(check_instance_id("processor-hab-0-3").is_ok());
+    }
+}

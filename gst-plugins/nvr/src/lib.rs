@@ -1,0 +1,29 @@
+//! GStreamer elements for AI video from IP cameras: `libgstnvr.so` for gst-launch-1.0 and other applications,
+//! and an rlib that registers the same elements statically.
+
+pub mod meta;
+pub mod mqtt;
+pub mod nvrinfer;
+pub mod nvrmqttsink;
+pub mod nvrsrc;
+pub mod nvrtestsrc;
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    meta::init();
+    nvrsrc::register(plugin)?;
+    nvrtestsrc::register(plugin)?;
+    nvrinfer::register(plugin)?;
+    nvrmqttsink::register(plugin)
+}
+
+gst::plugin_define!(
+    nvr,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MIT/X11",
+    env!("CARGO_PKG_NAME"),
+    "nvr",
+    env!("CARGO_PKG_REPOSITORY"),
+    env!("BUILD_REL_DATE")
+);

@@ -1,0 +1,1 @@
+//! MQTT connections, shared per process and broker.
