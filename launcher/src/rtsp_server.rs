@@ -25,7 +25,7 @@ use parking_lot::{Condvar, Mutex};
 /// How often sessions that went silent are looked for.
 const SESSION_CHECK: Duration = Duration::from_secs(2);
 /// A file that takes longer than this to split is not a sensible camera.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest amount of video that one file may hold in memory.
 const CLIP_LIMIT: usize = 512 << 20;
 
@@ -127,11 +127,11 @@ impl RtspServer {
         server.set_address("127.0.0.1");
         server.set_service(&options.port.to_string());
         if let Some((user, password)) = &options.credentials {
-            let mut token = gst_rtsp_server::RTSPToken::builder()
+            let token = gst_rtsp_server::RTSPToken::builder()
                 .field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE.as_str(), "viewer")
                 .build();
             let auth = gst_rtsp_server::RTSPAuth::new();
-            auth.add_basic(&gst_rtsp_server::RTSPAuth::make_basic(user, password), &mut token);
+            auth.add_basic(&gst_rtsp_server::RTSPAuth::make_basic(user, password), &token);
             server.set_auth(Some(&auth));
         }
 
@@ -438,7 +438,7 @@ impl Clip {
         let offset = self.interval * (n - n % count);
         let buffer = unit.make_mut();
         buffer.set_pts(buffer.pts().map(|pts| pts + offset));
-        if n > 0 && n % count == 0 {
+        if n > 0 && n.is_multiple_of(count) {
             buffer.set_flags(gst::BufferFlags::DISCONT);
         }
         Some(unit)
@@ -465,7 +465,7 @@ struct Feeds {
 impl Feeds {
     /// How often a media that does not play yet is looked at.
     const RETRY: Duration = Duration::from_millis(5);
-    const IDLE: Duration = Duration::from_secs(3600);
+    const IDLE: Duration = Duration::from_hours(1);
 
     fn add(&self, feed: Feed) {
         self.state.lock().0.push(feed);
