@@ -71,8 +71,18 @@ pub enum FrameError {
     Empty { width: usize, height: usize },
     #[error("a frame of {width}x{height} is larger than {MAX_SIDE} pixels on a side")]
     TooLarge { width: usize, height: usize },
-    #[error("plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}")]
-    Short { format: PixelFormat, width: usize, height: usize, plane: usize, stride: usize, need: usize, got: usize },
+    #[error(
+        "plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}"
+    )]
+    Short {
+        format: PixelFormat,
+        width: usize,
+        height: usize,
+        plane: usize,
+        stride: usize,
+        need: usize,
+        got: usize,
+    },
 }
 
 impl Frame<'_> {
@@ -144,11 +154,20 @@ mod tests {
     fn hostile_sizes_and_strides_are_errors() {
         let bytes = [0u8; 64];
         let none = (&[][..], 0);
-        for (width, height, stride) in
-            [(0, 4, 16), (4, 0, 16), (4, 4, 11), (4, 4, usize::MAX), (usize::MAX, 4, 16), (4, usize::MAX, 16), (5, 5, 15)]
-        {
+        for (width, height, stride) in [
+            (0, 4, 16),
+            (4, 0, 16),
+            (4, 4, 11),
+            (4, 4, usize::MAX),
+            (usize::MAX, 4, 16),
+            (4, usize::MAX, 16),
+            (5, 5, 15),
+        ] {
             let planes = [(&bytes[..], stride), none, none];
-            assert!(frame(PixelFormat::Rgb, width, height, planes).validate().is_err(), "{width}x{height} {stride}");
+            assert!(
+                frame(PixelFormat::Rgb, width, height, planes).validate().is_err(),
+                "{width}x{height} {stride}"
+            );
         }
     }
 }

@@ -120,7 +120,9 @@ pub enum PreprocessError {
     Frame(#[from] FrameError),
     #[error("tensor has {got} elements of another type or size, the model takes {expected}")]
     Tensor { expected: usize, got: usize },
-    #[error("a model input of {width}x{height}, mean {mean:?}, std {std:?} cannot be filled: sizes must be 1 to {MAX_SIDE}, numbers finite, std not 0")]
+    #[error(
+        "a model input of {width}x{height}, mean {mean:?}, std {std:?} cannot be filled: sizes must be 1 to {MAX_SIDE}, numbers finite, std not 0"
+    )]
     Spec { width: usize, height: usize, mean: [f32; 3], std: [f32; 3] },
     #[error("region {region:?} is empty or not inside the {width}x{height} frame")]
     Region { region: Region, width: usize, height: usize },
@@ -373,10 +375,8 @@ struct Tensor<'a, E> {
 #[allow(clippy::inline_always, reason = "everything must be compiled inside the dispatched function")]
 impl<'a, E: Element> Tensor<'a, E> {
     fn new(spec: &InputSpec, out: &'a mut [E]) -> Self {
-        let normal = std::array::from_fn(|c| Normal {
-            scale: 1.0 / spec.std[c],
-            offset: -spec.mean[c] / spec.std[c],
-        });
+        let normal =
+            std::array::from_fn(|c| Normal { scale: 1.0 / spec.std[c], offset: -spec.mean[c] / spec.std[c] });
         let source = if spec.order == ChannelOrder::Bgr { [2, 1, 0] } else { [0, 1, 2] };
         let (width, height, channels) = (spec.width, spec.height, spec.channels());
         // One channel is the same in both layouts.
@@ -426,8 +426,9 @@ impl<'a, E: Element> Tensor<'a, E> {
             E::convert(line, &mut self.out[start * 3..][..place.width * 3]);
         } else {
             line.resize(place.width, 0.0);
-            for channel in 0..self.channels {
-                kernels::normalise(rows[channel], self.normal[channel], line);
+            for (channel, (row, normal)) in rows.into_iter().zip(self.normal).enumerate().take(self.channels)
+            {
+                kernels::normalise(row, normal, line);
                 let start = channel * self.width * self.height + start;
                 E::convert(line, &mut self.out[start..][..place.width]);
             }
