@@ -66,8 +66,18 @@ pub struct Frame<'a> {
 pub enum FrameError {
     #[error("a frame of {width}x{height} has no pixels")]
     Empty { width: usize, height: usize },
-    #[error("plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}")]
-    Short { format: PixelFormat, width: usize, height: usize, plane: usize, stride: usize, need: usize, got: usize },
+    #[error(
+        "plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}"
+    )]
+    Short {
+        format: PixelFormat,
+        width: usize,
+        height: usize,
+        plane: usize,
+        stride: usize,
+        need: usize,
+        got: usize,
+    },
 }
 
 impl Frame<'_> {
@@ -94,7 +104,15 @@ impl Frame<'_> {
             let stride = self.planes[plane].stride;
             let (need, got) = (stride * (rows - 1) + row, self.planes[plane].data.len());
             if stride < row || got < need {
-                return Err(FrameError::Short { format, width, height, plane, stride, need: need.max(row), got });
+                return Err(FrameError::Short {
+                    format,
+                    width,
+                    height,
+                    plane,
+                    stride,
+                    need: need.max(row),
+                    got,
+                });
             }
         }
         Ok(())
