@@ -1,1 +1,1 @@
-
+pub mod rtsp_server;

@@ -1,0 +1,86 @@
+# `make` alone lists the targets. CONTRIBUTING.md says what each check is for.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+PLUGINDIR ?= $(shell pkg-config --variable=pluginsdir gstreamer-1.0 2>/dev/null)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# Detections travel as GstAnalyticsRelationMeta where GStreamer has it (1.24 and newer), as ROI metas elsewhere.
+FEATURES := $(shell pkg-config --exists 'gstreamer-analytics-1.0 >= 1.24' 2>/dev/null && echo --features analytics)
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what building and running need (Debian), or name what is missing
+	@scripts/setup.sh
+
+.PHONY: setup-dev
+setup-dev: ## The same, and what the tests need
+	@scripts/setup.sh --dev
+
+.PHONY: build
+build: ## Release build: libgstnvr.so and nvr-launch
+	$(CARGO) build --release --locked -p gst-plugin-nvr -p nvr-launch $(FEATURES)
+
+.PHONY: demo
+demo: setup ## Built-in cameras, model and broker: events on the terminal and a picture (DEMO_ARGS=…)
+	$(CARGO) run --release --locked -p nvr-launch $(FEATURES) -- demo $(DEMO_ARGS)
+
+.PHONY: test
+test: setup-dev fmt-check clippy doc deny doctest nextest ## Everything that has to pass before a change lands
+
+.PHONY: fmt-check
+fmt-check:
+	$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy: ## Lints of all targets, warnings are errors
+	$(CARGO) clippy --workspace --all-targets --locked $(FEATURES) -- -D warnings
+
+.PHONY: doc
+doc: ## API documentation in target/doc, warnings are errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked $(FEATURES)
+
+.PHONY: deny
+deny: ## Licences, sources and duplicates of all dependencies
+	$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: ## Known vulnerabilities of the dependencies; fetches the advisory database
+	$(CARGO) deny --locked check advisories
+
+.PHONY: doctest
+doctest:
+	$(CARGO) test --doc --workspace --locked $(FEATURES)
+
+.PHONY: nextest
+nextest: ## All tests, without the lints (ARGS=… goes to cargo nextest run)
+	$(CARGO) nextest run --workspace --locked $(FEATURES) $(ARGS)
+
+.PHONY: docs
+docs: ## Write docs/ref/elements.md anew from the elements
+	$(CARGO) run --locked -p nvr-tests $(FEATURES) --bin element-docs > docs/ref/elements.md.new
+	mv docs/ref/elements.md.new docs/ref/elements.md
+
+.PHONY: coverage
+coverage: ## Line coverage of the core and the elements; fails below 85 %
+	@FEATURES='$(FEATURES)' scripts/coverage.sh
+
+.PHONY: install
+install: build ## Plugin into GStreamer's plugin folder, nvr-launch into PREFIX/bin (DESTDIR is honoured)
+	@test -n '$(PLUGINDIR)' || { echo 'install: pkg-config does not find gstreamer-1.0; set PLUGINDIR' >&2; exit 1; }
+	install -D -m 755 $(TARGET_DIR)/release/libgstnvr.so $(DESTDIR)$(PLUGINDIR)/libgstnvr.so
+	install -D -m 755 $(TARGET_DIR)/release/nvr-launch $(DESTDIR)$(PREFIX)/bin/nvr-launch
+
+.PHONY: uninstall
+uninstall: ## Remove what install put there
+	rm -f $(DESTDIR)$(PLUGINDIR)/libgstnvr.so $(DESTDIR)$(PREFIX)/bin/nvr-launch
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	$(CARGO) clean

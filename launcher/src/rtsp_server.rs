@@ -1,0 +1,679 @@
+//! A local RTSP server for the demo, the tests and the benchmarks: cameras made of launch lines, of the built-in test
+//! source, or of recorded files that repeat for ever.
+//!
+//! It listens on the loopback interface only. A recorded file is split into access units once, held in memory and
+//! sent again and again at its own pace with timestamps that go on: nothing is decoded or encoded, and one thread
+//! paces every file of the server, so that twelve cameras cost little on the machine that is being measured.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use gst::{glib, prelude::*};
+use gst_app::{AppLeakyType, AppSink, AppSrc};
+use gst_rtsp_server::prelude::*;
+use parking_lot::{Condvar, Mutex};
+
+/// How often sessions that went silent are looked for.
+const SESSION_CHECK: Duration = Duration::from_secs(2);
+/// A file that takes longer than this to split is not a sensible camera.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
+/// Largest amount of video that one file may hold in memory.
+const CLIP_LIMIT: usize = 512 << 20;
+
+/// What a path of the server shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Camera {
+    /// The built-in test source, encoded as H.264.
+    TestSrc(TestSrc),
+    /// A file with H.264, H.265 or JPEG video, sent as it is, for ever.
+    File(PathBuf),
+    /// A launch line that ends in payloaders named `pay0`, `pay1` and so on.
+    Launch(String),
+}
+
+/// The scene that [`Camera::TestSrc`] draws.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestSrc {
+    pub seed: u64,
+    pub width: u32,
+    pub height: u32,
+    /// Frames per second; also the distance of two keyframes.
+    pub fps: u32,
+    /// Objects in the scene; `None` takes the element's default.
+    pub objects: Option<u32>,
+    /// kbit/s.
+    pub bitrate: u32,
+}
+
+impl Default for TestSrc {
+    fn default() -> Self {
+        Self { seed: 0, width: 1280, height: 720, fps: 25, objects: None, bitrate: 3000 }
+    }
+}
+
+impl TestSrc {
+    fn launch(&self) -> anyhow::Result<String> {
+        let Self { seed, width, height, fps, bitrate, .. } = self;
+        let objects = self.objects.map_or_else(String::new, |n| format!("objects={n}"));
+        let encoder = if gst::ElementFactory::find("x264enc").is_some() {
+            format!(
+                "x264enc tune=zerolatency speed-preset=superfast threads=1 key-int-max={fps} bitrate={bitrate}"
+            )
+        } else if gst::ElementFactory::find("openh264enc").is_some() {
+            format!("openh264enc complexity=low gop-size={fps} bitrate={}", u64::from(*bitrate) * 1000)
+        } else {
+            bail!(
+                "no H.264 encoder for the built-in cameras: install gstreamer1.0-plugins-ugly (x264enc) \
+                 or gstreamer1.0-plugins-bad (openh264enc)"
+            );
+        };
+        Ok(format!(
+            "( nvrtestsrc seed={seed} {objects} ! video/x-raw,width={width},height={height},framerate={fps}/1 \
+             ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 ! {encoder} \
+             ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+        ))
+    }
+}
+
+/// How a server is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// 0 takes any free port.
+    pub port: u16,
+    /// User and password that clients must give; `None` lets everyone in.
+    pub credentials: Option<(String, String)>,
+}
+
+/// A running server; stops when dropped.
+pub struct RtspServer {
+    server: gst_rtsp_server::RTSPServer,
+    context: glib::MainContext,
+    main_loop: glib::MainLoop,
+    listener: Option<glib::SourceId>,
+    thread: Option<thread::JoinHandle<()>>,
+    pacer: Option<thread::JoinHandle<()>>,
+    feeds: Arc<Feeds>,
+    clips: Mutex<HashMap<PathBuf, Arc<Clip>>>,
+    paused: Mutex<HashMap<String, Arc<AtomicBool>>>,
+    options: Options,
+    port: u16,
+}
+
+impl std::fmt::Debug for RtspServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RtspServer").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl RtspServer {
+    /// Starts a server on 127.0.0.1 at any free port, without a password.
+    pub fn start() -> anyhow::Result<Self> {
+        Self::with_options(Options::default())
+    }
+
+    /// Starts a server on 127.0.0.1. Fails where the port is taken.
+    pub fn with_options(options: Options) -> anyhow::Result<Self> {
+        gst::init().context("GStreamer could not be initialised")?;
+        let server = gst_rtsp_server::RTSPServer::new();
+        server.set_address("127.0.0.1");
+        server.set_service(&options.port.to_string());
+        if let Some((user, password)) = &options.credentials {
+            let token = gst_rtsp_server::RTSPToken::builder()
+                .field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE.as_str(), "viewer")
+                .build();
+            let auth = gst_rtsp_server::RTSPAuth::new();
+            auth.add_basic(&gst_rtsp_server::RTSPAuth::make_basic(user, password), &token);
+            server.set_auth(Some(&auth));
+        }
+
+        let context = glib::MainContext::new();
+        let listener = server
+            .attach(Some(&context))
+            .with_context(|| format!("the RTSP server could not listen on 127.0.0.1:{}", options.port))?;
+        let port = u16::try_from(server.bound_port()).context("the RTSP server did not get a port")?;
+
+        let pool = server.session_pool().context("the RTSP server has no session pool")?;
+        let cleanup = glib::timeout_source_new(SESSION_CHECK, None, glib::Priority::DEFAULT, move || {
+            pool.cleanup();
+            glib::ControlFlow::Continue
+        });
+        cleanup.attach(Some(&context));
+
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let thread = thread::Builder::new().name("rtsp-server".into()).spawn({
+            let (main_loop, context) = (main_loop.clone(), context.clone());
+            move || {
+                // Fails only where another thread owns this private context.
+                let _ = context.with_thread_default(|| main_loop.run());
+            }
+        })?;
+        let feeds = Arc::new(Feeds::default());
+        let pacer = thread::Builder::new().name("rtsp-pacer".into()).spawn({
+            let feeds = feeds.clone();
+            move || feeds.run()
+        })?;
+        Ok(Self {
+            server,
+            context,
+            main_loop,
+            listener: Some(listener),
+            thread: Some(thread),
+            pacer: Some(pacer),
+            feeds,
+            clips: Mutex::default(),
+            paused: Mutex::default(),
+            options,
+            port,
+        })
+    }
+
+    /// The port that the server listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of a camera, without credentials.
+    pub fn uri(&self, path: &str) -> String {
+        format!("rtsp://127.0.0.1:{}/{}", self.port, path.trim_start_matches('/'))
+    }
+
+    /// Shows `camera` at `path`; replaces what was there for clients that connect from now on. Returns the address.
+    pub fn add_camera(&self, path: &str, camera: &Camera) -> anyhow::Result<String> {
+        let mount = mount_path(path);
+        let factory = gst_rtsp_server::RTSPMediaFactory::new();
+        match camera {
+            Camera::Launch(launch) => factory.set_launch(launch),
+            Camera::TestSrc(test) => factory.set_launch(&test.launch()?),
+            Camera::File(file) => self.configure_file(&factory, file, &mount)?,
+        }
+        factory.set_shared(true);
+        // The media's own jitter buffers are for streams that it receives; 0 keeps its latency out of what it sends.
+        factory.set_latency(0);
+        factory.set_protocols(
+            gst_rtsp_server::gst_rtsp::RTSPLowerTrans::TCP | gst_rtsp_server::gst_rtsp::RTSPLowerTrans::UDP,
+        );
+        if self.options.credentials.is_some() {
+            let mut role = gst::Structure::new_empty("viewer");
+            role.set("media.factory.access", true);
+            role.set("media.factory.construct", true);
+            factory.add_role_from_structure(&role);
+        }
+        let mounts = self.server.mount_points().context("the RTSP server has no mount points")?;
+        mounts.add_factory(&mount, factory);
+        Ok(self.uri(path))
+    }
+
+    /// Takes a camera away; connected clients keep what they have.
+    pub fn remove_camera(&self, path: &str) {
+        if let Some(mounts) = self.server.mount_points() {
+            mounts.remove_factory(&mount_path(path));
+        }
+    }
+
+    /// Stops or resumes sending a recorded file while connections stay open, as a hung camera does.
+    /// False where no recorded file is shown at `path`.
+    pub fn set_paused(&self, path: &str, paused: bool) -> bool {
+        let flag = self.paused.lock().get(&mount_path(path)).cloned();
+        flag.is_some_and(|flag| {
+            flag.store(paused, Ordering::Relaxed);
+            true
+        })
+    }
+
+    fn configure_file(
+        &self,
+        factory: &gst_rtsp_server::RTSPMediaFactory,
+        file: &Path,
+        mount: &str,
+    ) -> anyhow::Result<()> {
+        let known = self.clips.lock().get(file).cloned();
+        let clip = match known {
+            Some(clip) => clip,
+            None => Arc::new(Clip::load(file)?),
+        };
+        self.clips.lock().insert(file.to_owned(), clip.clone());
+        let payloader = clip.payloader()?;
+        factory.set_launch(&format!("( appsrc name=source ! {payloader} name=pay0 pt=96 )"));
+
+        let paused = Arc::new(AtomicBool::new(false));
+        self.paused.lock().insert(mount.to_owned(), paused.clone());
+        let feeds = Arc::downgrade(&self.feeds);
+        factory.connect_media_configure(move |_, media| {
+            let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
+            let (Some(source), Some(feeds)) = (source.and_downcast::<AppSrc>(), feeds.upgrade()) else {
+                return;
+            };
+            source.set_is_live(true);
+            source.set_format(gst::Format::Time);
+            source.set_caps(Some(&clip.caps));
+            source.set_leaky_type(AppLeakyType::Downstream);
+            source.set_max_buffers(100);
+            source.set_max_bytes(0);
+            media.connect_unprepared({
+                let (feeds, source) = (Arc::downgrade(&feeds), source.downgrade());
+                move |_| {
+                    if let (Some(feeds), Some(source)) = (feeds.upgrade(), source.upgrade()) {
+                        feeds.remove(&source);
+                    }
+                }
+            });
+            feeds.add(Feed { source, clip: clip.clone(), next: 0, origin: None, paused: paused.clone() });
+        });
+        Ok(())
+    }
+}
+
+impl Drop for RtspServer {
+    fn drop(&mut self) {
+        self.feeds.stop();
+        // On the server's own thread: no listener, then no clients, then the end of the loop.
+        let listener = self.listener.take();
+        let (server, context, main_loop) =
+            (self.server.clone(), self.context.clone(), self.main_loop.clone());
+        self.context.invoke(move || {
+            if let Some(source) = listener.and_then(|id| context.find_source_by_id(&id)) {
+                source.destroy();
+            }
+            server.client_filter(Some(&mut |_, _| gst_rtsp_server::RTSPFilterResult::Remove));
+            if let Some(pool) = server.session_pool() {
+                pool.filter(Some(&mut |_, _| gst_rtsp_server::RTSPFilterResult::Remove));
+            }
+            main_loop.quit();
+        });
+        for thread in [self.thread.take(), self.pacer.take()].into_iter().flatten() {
+            // A panic there has been reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn mount_path(path: &str) -> String {
+    format!("/{}", path.trim_start_matches('/'))
+}
+
+/// The access units of a file, in decoding order, beginning with a keyframe.
+#[derive(Debug)]
+struct Clip {
+    caps: gst::Caps,
+    /// With presentation times from 0.
+    units: Vec<gst::Buffer>,
+    /// From one unit to the next.
+    interval: gst::ClockTime,
+}
+
+impl Clip {
+    fn load(file: &Path) -> anyhow::Result<Self> {
+        if !file.is_file() {
+            bail!("{}: no such file", file.display());
+        }
+        let pipeline = gst::Pipeline::new();
+        let loaded = Self::read(&pipeline, file);
+        // Nothing to do about a pipeline that does not stop: it is dropped next.
+        let _ = pipeline.set_state(gst::State::Null);
+        loaded.with_context(|| format!("{}: cannot be shown as a camera", file.display()))
+    }
+
+    fn read(pipeline: &gst::Pipeline, file: &Path) -> anyhow::Result<Self> {
+        let source = gst::ElementFactory::make("filesrc").property("location", file).build()?;
+        let parse = gst::ElementFactory::make("parsebin").build()?;
+        let sink = AppSink::builder()
+            .caps(&"video/x-h264, alignment=au; video/x-h265, alignment=au; image/jpeg".parse::<gst::Caps>()?)
+            .sync(false)
+            .build();
+        pipeline.add_many([&source, &parse])?;
+        source.link(&parse)?;
+        parse.connect_pad_added({
+            let (pipeline, sink) = (pipeline.downgrade(), sink.clone());
+            move |_, pad| {
+                let Some(pipeline) = pipeline.upgrade() else { return };
+                let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+                let wanted = sink.parent().is_none()
+                    && caps.structure(0).is_some_and(|s| {
+                        ["video/x-h264", "video/x-h265", "image/jpeg"].contains(&s.name().as_str())
+                    });
+                let target: gst::Element = if wanted {
+                    sink.clone().upcast()
+                } else {
+                    match gst::ElementFactory::make("fakesink").property("async", false).build() {
+                        Ok(fake) => fake,
+                        Err(_) => return,
+                    }
+                };
+                // A pad that stays unlinked makes the file fail to load, which is reported.
+                if pipeline.add(&target).is_ok()
+                    && target.sync_state_with_parent().is_ok()
+                    && let Some(input) = target.static_pad("sink")
+                {
+                    let _ = pad.link(&input);
+                }
+            }
+        });
+        let none = Arc::new(AtomicBool::new(false));
+        parse.connect_no_more_pads({
+            let (none, sink) = (none.clone(), sink.clone());
+            move |_| none.store(sink.parent().is_none(), Ordering::Relaxed)
+        });
+        pipeline.set_state(gst::State::Playing)?;
+
+        let bus = pipeline.bus().context("a pipeline without a bus")?;
+        let deadline = Instant::now() + LOAD_TIMEOUT;
+        let (mut caps, mut units, mut bytes) = (None, Vec::new(), 0);
+        loop {
+            if let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(20)) {
+                caps = caps.or_else(|| sample.caps_owned());
+                if let Some(buffer) = sample.buffer_owned() {
+                    bytes += buffer.size();
+                    if !units.is_empty() || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
+                        units.push(buffer);
+                    }
+                }
+                if bytes > CLIP_LIMIT {
+                    bail!("more than {} MB of video; cut it shorter", CLIP_LIMIT >> 20);
+                }
+                continue;
+            }
+            // The sink answers at once while it is not started, and the end is announced once it is empty.
+            let wait = gst::ClockTime::from_mseconds(5);
+            let message = bus.timed_pop_filtered(wait, &[gst::MessageType::Error, gst::MessageType::Eos]);
+            match message.as_ref().map(|message| message.view()) {
+                Some(gst::MessageView::Error(error)) => bail!("{}", error.error()),
+                Some(_) => break,
+                None => {}
+            }
+            if none.load(Ordering::Relaxed) {
+                bail!("no H.264, H.265 or JPEG video in it");
+            }
+            if Instant::now() > deadline {
+                bail!("could not be read within {LOAD_TIMEOUT:?}");
+            }
+        }
+        let caps = caps.context("no video in it")?;
+        let first = units.iter().filter_map(|unit| unit.pts()).min();
+        let last = units.iter().filter_map(|unit| unit.pts()).max();
+        let (Some(first), Some(last)) = (first, last) else { bail!("its frames have no timestamps") };
+        let count = units.len() as u64;
+        let interval =
+            if count > 1 { (last - first) / (count - 1) } else { gst::ClockTime::from_mseconds(200) };
+        if interval.is_zero() {
+            bail!("its frames all have the same timestamp");
+        }
+        let units = units
+            .into_iter()
+            .enumerate()
+            .map(|(i, mut unit)| {
+                let buffer = unit.make_mut();
+                let pts = buffer.pts().map_or(interval * i as u64, |pts| pts.saturating_sub(first));
+                buffer.set_pts(pts);
+                buffer.set_dts(gst::ClockTime::NONE);
+                buffer.unset_flags(gst::BufferFlags::DISCONT);
+                unit
+            })
+            .collect();
+        Ok(Self { caps, units, interval })
+    }
+
+    fn payloader(&self) -> anyhow::Result<&'static str> {
+        let name = self.caps.structure(0).map(|s| s.name().as_str()).unwrap_or_default();
+        Ok(match name {
+            "video/x-h264" => "rtph264pay config-interval=-1",
+            "video/x-h265" => "rtph265pay config-interval=-1",
+            "image/jpeg" => "rtpjpegpay",
+            other => bail!("{other} cannot be sent over RTSP"),
+        })
+    }
+
+    /// The `n`th unit of the endless repetition, with its presentation time from the start of all.
+    fn unit(&self, n: u64) -> Option<gst::Buffer> {
+        let count = self.units.len() as u64;
+        let mut unit = self.units.get(usize::try_from(n % count).ok()?)?.clone();
+        let offset = self.interval * (n - n % count);
+        let buffer = unit.make_mut();
+        buffer.set_pts(buffer.pts().map(|pts| pts + offset));
+        if n > 0 && n.is_multiple_of(count) {
+            buffer.set_flags(gst::BufferFlags::DISCONT);
+        }
+        Some(unit)
+    }
+}
+
+/// One file on its way to the clients of one path.
+struct Feed {
+    source: AppSrc,
+    clip: Arc<Clip>,
+    next: u64,
+    /// When unit 0 was due: here, and in the media's running time. Open until the media plays.
+    origin: Option<(Instant, gst::ClockTime)>,
+    paused: Arc<AtomicBool>,
+}
+
+/// Everything that the pacing thread sends.
+#[derive(Default)]
+struct Feeds {
+    state: Mutex<(Vec<Feed>, bool)>,
+    wake: Condvar,
+}
+
+impl Feeds {
+    /// How often a media that does not play yet is looked at.
+    const RETRY: Duration = Duration::from_millis(5);
+    const IDLE: Duration = Duration::from_hours(1);
+
+    fn add(&self, feed: Feed) {
+        self.state.lock().0.push(feed);
+        self.wake.notify_one();
+    }
+
+    fn remove(&self, source: &AppSrc) {
+        self.state.lock().0.retain(|feed| feed.source != *source);
+    }
+
+    fn stop(&self) {
+        self.state.lock().1 = true;
+        self.wake.notify_one();
+    }
+
+    fn run(&self) {
+        let mut due: Vec<(AppSrc, gst::Buffer)> = Vec::new();
+        loop {
+            {
+                let mut state = self.state.lock();
+                loop {
+                    if state.1 {
+                        return;
+                    }
+                    let now = Instant::now();
+                    let next = state.0.iter_mut().map(|feed| feed.collect(now, &mut due)).min();
+                    if !due.is_empty() {
+                        break;
+                    }
+                    self.wake.wait_for(&mut state, next.unwrap_or(Self::IDLE));
+                }
+            }
+            for (source, unit) in due.drain(..) {
+                // Flushing means that the last client has left; the feed goes when the media says so.
+                let _ = source.push_buffer(unit);
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// Takes what is due; returns how long until something is.
+    fn collect(&mut self, now: Instant, due: &mut Vec<(AppSrc, gst::Buffer)>) -> Duration {
+        let Some((start, base)) = self.origin.or_else(|| {
+            let base = self.source.current_running_time()?;
+            self.origin = Some((now, base));
+            self.origin
+        }) else {
+            return Feeds::RETRY;
+        };
+        let at = |n: u64| start + Duration::from(self.clip.interval * n);
+        if self.paused.load(Ordering::Relaxed) {
+            // The camera's clock goes on while it sends nothing.
+            while at(self.next) <= now {
+                self.next += 1;
+            }
+        }
+        while at(self.next) <= now {
+            if let Some(mut unit) = self.clip.unit(self.next) {
+                let buffer = unit.make_mut();
+                buffer.set_pts(buffer.pts().map(|pts| pts + base));
+                due.push((self.source.clone(), unit));
+            }
+            self.next += 1;
+        }
+        at(self.next).saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Twelve frames of 160×120 at 25 fps with a keyframe every six; `None` where no encoder is installed.
+    fn clip(folder: &Path) -> Option<PathBuf> {
+        gst::init().unwrap();
+        if gst::ElementFactory::find("x264enc").is_none() {
+            eprintln!("skipped: x264enc (gstreamer1.0-plugins-ugly) is not installed");
+            return None;
+        }
+        let file = folder.join("clip.mp4");
+        let pipeline = gst::parse::launch(
+            "videotestsrc num-buffers=12 ! video/x-raw,width=160,height=120,framerate=25/1 \
+             ! x264enc tune=zerolatency key-int-max=6 ! mp4mux ! filesink name=sink",
+        )
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+        pipeline.by_name("sink").unwrap().set_property("location", &file);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let end = pipeline
+            .bus()
+            .unwrap()
+            .timed_pop_filtered(
+                gst::ClockTime::from_seconds(20),
+                &[gst::MessageType::Eos, gst::MessageType::Error],
+            )
+            .unwrap();
+        assert_eq!(end.type_(), gst::MessageType::Eos);
+        pipeline.set_state(gst::State::Null).unwrap();
+        Some(file)
+    }
+
+    fn client(uri: &str, extra: &str) -> (gst::Pipeline, AppSink) {
+        let pipeline = gst::parse::launch(&format!(
+            "rtspsrc location={uri} latency=0 {extra} ! rtph264depay ! h264parse ! appsink name=sink sync=false"
+        ))
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        (pipeline, sink)
+    }
+
+    #[test]
+    fn a_file_repeats_at_its_own_pace_with_times_that_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(file) = clip(folder.path()) else { return };
+        let server = RtspServer::start().unwrap();
+        let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+        for protocols in ["protocols=tcp", "protocols=udp"] {
+            let (pipeline, sink) = client(&uri, protocols);
+            let mut times = Vec::new();
+            let mut began = None;
+            while times.len() < 40 {
+                let sample =
+                    sink.try_pull_sample(gst::ClockTime::from_seconds(10)).expect("a frame within 10 s");
+                began.get_or_insert_with(Instant::now);
+                times.push(sample.buffer().unwrap().pts().unwrap());
+            }
+            let took = began.unwrap().elapsed();
+            assert!(times.windows(2).all(|w| w[0] < w[1]), "{protocols}: {times:?}");
+            let span = Duration::from(*times.last().unwrap() - times[0]);
+            assert!(span.abs_diff(Duration::from_millis(39 * 40)) < Duration::from_millis(200), "{span:?}");
+            assert!(took > span / 2, "{span:?} of video were sent in {took:?}");
+            pipeline.set_state(gst::State::Null).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_paused_camera_keeps_the_connection_and_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(file) = clip(folder.path()) else { return };
+        let server = RtspServer::start().unwrap();
+        let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+        let (pipeline, sink) = client(&uri, "protocols=tcp");
+        assert!(sink.try_pull_sample(gst::ClockTime::from_seconds(10)).is_some());
+        assert!(server.set_paused("0", true));
+        assert!(!server.set_paused("1", true), "no such camera");
+        // What is on its way arrives, then nothing does.
+        while sink.try_pull_sample(gst::ClockTime::from_mseconds(500)).is_some() {}
+        server.set_paused("0", false);
+        assert!(sink.try_pull_sample(gst::ClockTime::from_seconds(10)).is_some());
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn asks_for_the_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(file) = clip(folder.path()) else { return };
+        let options = Options { credentials: Some(("viewer".into(), "secret".into())), ..Options::default() };
+        let server = RtspServer::with_options(options).unwrap();
+        let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+        let (pipeline, sink) = client(&uri, "protocols=tcp user-id=viewer user-pw=secret");
+        assert!(sink.try_pull_sample(gst::ClockTime::from_seconds(10)).is_some());
+        pipeline.set_state(gst::State::Null).unwrap();
+
+        let (pipeline, _sink) = client(&uri, "protocols=tcp user-id=viewer user-pw=wrong");
+        let message = pipeline
+            .bus()
+            .unwrap()
+            .timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Error])
+            .unwrap();
+        let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+        assert!(error.error().matches(gst::ResourceError::NotAuthorized), "{error:?}");
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn a_server_stops_with_clients_and_its_port_is_free_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(file) = clip(folder.path()) else { return };
+        let server = RtspServer::start().unwrap();
+        let port = server.port();
+        let uri = server.add_camera("0", &Camera::File(file.clone())).unwrap();
+        let (pipeline, sink) = client(&uri, "protocols=tcp");
+        assert!(sink.try_pull_sample(gst::ClockTime::from_seconds(10)).is_some());
+        drop(server);
+        let server = RtspServer::with_options(Options { port, ..Options::default() }).unwrap();
+        assert_eq!(server.port(), port);
+        pipeline.set_state(gst::State::Null).unwrap();
+        let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+        let (pipeline, sink) = client(&uri, "protocols=tcp");
+        assert!(sink.try_pull_sample(gst::ClockTime::from_seconds(10)).is_some());
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn files_that_are_no_video_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = RtspServer::start().unwrap();
+        let missing = folder.path().join("missing.mp4");
+        let text = format!("{:#}", server.add_camera("0", &Camera::File(missing)).unwrap_err());
+        assert!(text.contains("missing.mp4"), "{text}");
+        let garbage = folder.path().join("garbage.mp4");
+        std::fs::write(&garbage, [7_u8; 4096]).unwrap();
+        let text = format!("{:#}", server.add_camera("0", &Camera::File(garbage)).unwrap_err());
+        assert!(text.contains("garbage.mp4"), "{text}");
+    }
+}

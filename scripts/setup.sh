@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Makes a machine ready to build, run and test: Debian 12 and 13 by apt, other systems by naming what is missing.
+# Safe to run again: it looks first and installs only what is not there. See docs/guide/install.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'TEXT'
+Usage: scripts/setup.sh [--check] [--dev]
+
+Installs what building and running need: GStreamer and its plugins, a C compiler, ONNX Runtime.
+  --check  install nothing; name what is missing and exit 1 if anything is
+  --dev    also what the tests need: mosquitto, cargo-nextest, cargo-deny
+
+ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
+the onnxruntime Python wheel, checked against the hash in scripts/, and put into the data directory:
+NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr. No Python package is installed.
+TEXT
+}
+
+check=false dev=false
+for argument in "$@"; do
+    case $argument in
+        --check) check=true ;;
+        --dev) dev=true ;;
+        -h | --help) usage; exit 0 ;;
+        *) echo "setup: unknown option $argument" >&2; usage >&2; exit 2 ;;
+    esac
+done
+
+min_rust=1.92
+data_dir=${NVR_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/nvr}
+missing=()
+
+say() { echo "setup: $*"; }
+lack() { missing+=("$*"); echo "setup: missing: $*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command as root: directly, by sudo, or not at all.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+# --- Packages of the distribution -------------------------------------------------------------------
+
+packages=(
+    gcc libc6-dev make pkg-config ca-certificates
+    libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
+    libgstrtspserver-1.0-dev
+    gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+    gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
+)
+if $dev; then
+    packages+=(mosquitto mosquitto-clients)
+fi
+
+installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+apt_install() {
+    if $check; then
+        lack "packages: $*"
+    else
+        say "installing: $*"
+        if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
+            ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; then
+            lack "packages; install them as root with: apt-get update && apt-get install --no-install-recommends $*"
+        fi
+    fi
+}
+
+if have apt-get && have dpkg-query; then
+    wanted=()
+    for package in "${packages[@]}"; do
+        installed "$package" || wanted+=("$package")
+    done
+    if [ ${#wanted[@]} -gt 0 ]; then apt_install "${wanted[@]}"; fi
+else
+    say "this system has no apt; looking for what Debian calls: ${packages[*]}"
+    for tool in gcc make pkg-config gst-launch-1.0; do
+        have "$tool" || lack "program $tool"
+    done
+    for library in gstreamer-1.0 gstreamer-base-1.0 gstreamer-app-1.0 gstreamer-video-1.0 \
+        gstreamer-rtsp-server-1.0 gstreamer-check-1.0; do
+        pkg-config --exists "$library >= 1.22" 2>/dev/null || lack "library $library 1.22 or newer, with its headers"
+    done
+    for element in rtspsrc rtph264depay h264parse avdec_h264 x264enc uridecodebin3 jpegenc; do
+        gst-inspect-1.0 --exists "$element" 2>/dev/null || lack "GStreamer element $element"
+    done
+    if $dev; then have mosquitto || [ -x /usr/sbin/mosquitto ] || lack "program mosquitto"; fi
+fi
+
+# --- Rust -------------------------------------------------------------------------------------------
+
+if ! have cargo || ! have rustc; then
+    lack "Rust $min_rust or newer; install it from https://rustup.rs, or on Debian 13: apt-get install rustup && rustup default stable"
+else
+    rust=$(rustc --version | cut -d' ' -f2)
+    if [ "$(printf '%s\n' "$min_rust" "${rust%%-*}" | sort -V | head -n1)" != "$min_rust" ]; then
+        lack "Rust $min_rust or newer, this is $rust; update with: rustup update stable"
+    elif $dev; then
+        # From source, once: minutes each on a small machine, nothing afterwards.
+        for tool in cargo-nextest cargo-deny; do
+            have "$tool" && continue
+            if $check; then
+                lack "$tool; install it with: cargo install --locked $tool"
+            else
+                say "building $tool, this takes some minutes"
+                cargo install --locked --quiet "$tool" || lack "$tool; see the messages of cargo above"
+            fi
+        done
+    fi
+fi
+
+# --- ONNX Runtime -----------------------------------------------------------------------------------
+
+# Any of the names that nvrinfer looks for; ldconfig is not in a user's PATH on Debian.
+system_onnxruntime() {
+    local cache
+    cache=$({ ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null) || true
+    grep -qE 'libonnxruntime\.so(\.1|\.1\.21)?( |$)' <<<"$cache"
+}
+
+# The newest library package of the distribution, empty where it has none.
+packaged_onnxruntime() {
+    have apt-cache || return 0
+    apt-cache --names-only search '^libonnxruntime[0-9.]*$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n1
+}
+
+# Takes the library out of the Python wheel: nothing of it is installed, and the wheel must have the known hash.
+wheel_onnxruntime() {
+    local tag python=
+    case $(uname -m) in
+        x86_64) tag=manylinux_2_27_x86_64 ;;
+        aarch64) tag=manylinux_2_27_aarch64 ;;
+        *) lack "ONNX Runtime: no library is known for $(uname -m); put one at $data_dir/lib/libonnxruntime.so"; return ;;
+    esac
+    for candidate in python3 /usr/bin/python3; do
+        if have "$candidate" && "$candidate" -m pip --version >/dev/null 2>&1; then python=$candidate; break; fi
+    done
+    if [ -z "$python" ]; then
+        if ! have apt-get; then lack "pip for Python 3, to fetch ONNX Runtime"; return; fi
+        apt_install python3 python3-pip
+        python=/usr/bin/python3
+        "$python" -m pip --version >/dev/null 2>&1 || return 0
+    fi
+    say "fetching ONNX Runtime into $data_dir/lib"
+    mkdir -p "$data_dir/lib"
+    # Not `local`: the trap runs after this function has gone.
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    # The wheel is only opened as an archive, so its Python version is of no matter: always the same one, one hash.
+    if ! "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --platform "$tag" --implementation cp --python-version 3.11 --require-hashes \
+        --requirement scripts/onnxruntime.txt --dest "$work"; then
+        lack "ONNX Runtime: the download failed, see the messages of pip above"
+        return
+    fi
+    "$python" - "$work" "$data_dir/lib" <<'PYTHON'
+import os, pathlib, re, shutil, sys, zipfile
+
+work, lib = map(pathlib.Path, sys.argv[1:])
+(wheel,) = work.glob("onnxruntime-*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    (member,) = [n for n in archive.namelist() if re.fullmatch(r"onnxruntime/capi/libonnxruntime\.so\.[0-9.]+", n)]
+    for source, name, mode in [
+        (member, "libonnxruntime.so", 0o755),
+        ("onnxruntime/LICENSE", "onnxruntime-LICENSE.txt", 0o644),
+        ("onnxruntime/ThirdPartyNotices.txt", "onnxruntime-ThirdPartyNotices.txt", 0o644),
+    ]:
+        # Under another name first: whoever looks meanwhile sees the whole file or none.
+        part = lib / (name + ".part")
+        with archive.open(source) as a, open(part, "wb") as b:
+            shutil.copyfileobj(a, b)
+        part.chmod(mode)
+        os.replace(part, lib / name)
+PYTHON
+}
+
+if [ -n "${ORT_DYLIB_PATH:-}" ]; then
+    [ -e "$ORT_DYLIB_PATH" ] || lack "ONNX Runtime: ORT_DYLIB_PATH names $ORT_DYLIB_PATH, which does not exist"
+elif [ -e "$data_dir/lib/libonnxruntime.so" ] || system_onnxruntime; then
+    :
+elif package=$(packaged_onnxruntime) && [ -n "$package" ]; then
+    apt_install "$package"
+elif $check; then
+    lack "ONNX Runtime; scripts/setup.sh fetches it into $data_dir/lib"
+else
+    wheel_onnxruntime
+fi
+
+# ----------------------------------------------------------------------------------------------------
+
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: ${#missing[@]} of what is needed is missing, see above" >&2
+    exit 1
+fi
+say "everything is there"
