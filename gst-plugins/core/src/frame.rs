@@ -62,16 +62,31 @@ pub struct Frame<'a> {
     pub range: ColorRange,
 }
 
+/// The longest side that is accepted, in pixels: twice what any camera or codec in use gives.
+pub const MAX_SIDE: usize = 32768;
+
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FrameError {
     #[error("a frame of {width}x{height} has no pixels")]
     Empty { width: usize, height: usize },
-    #[error("plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}")]
-    Short { format: PixelFormat, width: usize, height: usize, plane: usize, stride: usize, need: usize, got: usize },
+    #[error("a frame of {width}x{height} is larger than {MAX_SIDE} pixels on a side")]
+    TooLarge { width: usize, height: usize },
+    #[error(
+        "plane {plane} of a {width}x{height} {format:?} frame needs {need} bytes with stride {stride}, got {got}"
+    )]
+    Short {
+        format: PixelFormat,
+        width: usize,
+        height: usize,
+        plane: usize,
+        stride: usize,
+        need: usize,
+        got: usize,
+    },
 }
 
 impl Frame<'_> {
-    /// Bytes per row and rows of a plane, without padding.
+    /// Bytes per row and rows of a plane, without padding. Sizes must be at most [`MAX_SIDE`].
     pub fn plane_size(&self, plane: usize) -> (usize, usize) {
         let (w, h) = (self.width, self.height);
         match (self.format, plane) {
@@ -89,14 +104,70 @@ impl Frame<'_> {
         if width == 0 || height == 0 {
             return Err(FrameError::Empty { width, height });
         }
+        if width > MAX_SIDE || height > MAX_SIDE {
+            return Err(FrameError::TooLarge { width, height });
+        }
         for plane in 0..format.planes() {
             let (row, rows) = self.plane_size(plane);
             let stride = self.planes[plane].stride;
-            let (need, got) = (stride * (rows - 1) + row, self.planes[plane].data.len());
+            // A hostile stride must not wrap around to a small need.
+            let need = stride.saturating_mul(rows - 1).saturating_add(row);
+            let got = self.planes[plane].data.len();
             if stride < row || got < need {
-                return Err(FrameError::Short { format, width, height, plane, stride, need: need.max(row), got });
+                return Err(FrameError::Short { format, width, height, plane, stride, need, got });
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(format: PixelFormat, width: usize, height: usize, planes: [(&[u8], usize); 3]) -> Frame<'_> {
+        Frame {
+            format,
+            width,
+            height,
+            planes: planes.map(|(data, stride)| Plane { data, stride }),
+            matrix: ColorMatrix::default(),
+            range: ColorRange::default(),
+        }
+    }
+
+    #[test]
+    fn the_last_row_may_be_short_of_its_stride() {
+        let (y, uv) = ([0; 8 * 4 + 5], [0; 8 * 2 + 6]);
+        let planes = [(&y[..], 8), (&uv[..], 8), (&[][..], 0)];
+        assert_eq!(frame(PixelFormat::Nv12, 5, 5, planes).validate(), Ok(()));
+        let planes = [(&y[..], 8), (&uv[..21], 8), (&[][..], 0)];
+        let error = frame(PixelFormat::Nv12, 5, 5, planes).validate().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "plane 1 of a 5x5 Nv12 frame needs 22 bytes with stride 8, got 21",
+            "odd sizes round chroma up"
+        );
+    }
+
+    #[test]
+    fn hostile_sizes_and_strides_are_errors() {
+        let bytes = [0u8; 64];
+        let none = (&[][..], 0);
+        for (width, height, stride) in [
+            (0, 4, 16),
+            (4, 0, 16),
+            (4, 4, 11),
+            (4, 4, usize::MAX),
+            (usize::MAX, 4, 16),
+            (4, usize::MAX, 16),
+            (5, 5, 15),
+        ] {
+            let planes = [(&bytes[..], stride), none, none];
+            assert!(
+                frame(PixelFormat::Rgb, width, height, planes).validate().is_err(),
+                "{width}x{height} {stride}"
+            );
+        }
     }
 }

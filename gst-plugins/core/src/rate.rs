@@ -129,11 +129,18 @@ mod tests {
 
     #[test]
     fn takes_what_was_asked() {
-        for (fps_in, max_fps, seconds, expected) in
-            [(25.0, 5.0, 60, 300), (30.0, 7.0, 60, 420), (25.0, 0.1, 100, 10), (10.0, 25.0, 10, 100), (25.0, 0.0, 4, 100)]
-        {
+        for (fps_in, max_fps, seconds, expected) in [
+            (25.0, 5.0, 60, 300),
+            (30.0, 7.0, 60, 420),
+            (25.0, 0.1, 100, 10),
+            (10.0, 25.0, 10, 100),
+            (25.0, 0.0, 4, 100),
+        ] {
             let got = accepted(fps_in, max_fps, seconds);
-            assert!(got.abs_diff(expected) <= 1 + expected / 50, "{fps_in}->{max_fps}: {got}, not {expected}");
+            assert!(
+                got.abs_diff(expected) <= 1 + expected / 50,
+                "{fps_in}->{max_fps}: {got}, not {expected}"
+            );
         }
     }
 

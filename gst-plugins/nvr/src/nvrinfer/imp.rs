@@ -55,7 +55,7 @@ pub struct State {
     pub swap: Swap,
     info: Option<VideoInfo>,
     limiter: RateLimiter,
-    /// Frames since the last one that `inference-interval` let through.
+    /// Frames since the last one that was analysed; the first one always is.
     since_last: u32,
     /// Answers to this ticket and earlier ones belong to a stream that has been flushed or has changed its size.
     outdated: u64,
@@ -77,7 +77,7 @@ impl State {
             swap: Swap::default(),
             info: None,
             limiter: RateLimiter::default(),
-            since_last: 0,
+            since_last: u32::MAX,
             outdated: 0,
             stats: Stats::default(),
             warned_error: false,
@@ -602,13 +602,16 @@ impl BaseTransformImpl for NvrInfer {
                 }
             }
             gst::EventView::FlushStop(_) => {
-                self.with_state(|state| {
-                    state.client.withdraw();
-                    state.client.mailbox().resume();
+                let client = self.with_state(|state| {
                     state.outdated = state.client.last_ticket();
                     state.limiter.reset();
-                    state.since_last = 0;
+                    state.since_last = u32::MAX;
+                    state.client.clone()
                 });
+                if let Some(client) = client {
+                    client.withdraw();
+                    client.mailbox().resume();
+                }
             }
             _ => {}
         }

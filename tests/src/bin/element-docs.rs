@@ -1,0 +1,240 @@
+//! Writes docs/ref/elements.md to standard output, from what the registered elements say of themselves.
+//!
+//! The page is checked by a test, so it cannot drift from the elements. What an element cannot say of itself, an
+//! example and the prose before it, stands here.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+use gst::{glib, prelude::*};
+
+/// Factory, what to know before using it, and a pipeline for gst-launch-1.0.
+const EXAMPLES: &[(&str, &str, &str)] = &[
+    (
+        "nvrsrc",
+        "One camera, from its address to raw frames. It reconnects by itself: downstream sees a live stream that \
+         pauses, never an end and never a timestamp that goes back. Each frame carries its number and its capture \
+         time.",
+        "gst-launch-1.0 nvrsrc uri=rtsp://camera.example/stream max-fps=5 ! nvrinfer model=yolox-nano \
+         ! nvrmqttsink source-id=0",
+    ),
+    (
+        "nvrtestsrc",
+        "A camera for demos and tests: people, cars and dogs that move over textured ground, the same for the same \
+         seed. Each frame carries what is on it as detections, exactly, and its capture time; the time is also \
+         drawn into the picture, readable by people (top left) and by machines (bottom edge).",
+        "gst-launch-1.0 nvrtestsrc seed=7 num-buffers=300 ! video/x-raw,width=640,height=360,framerate=10/1 \
+         ! nvrinfer model=demo ! nvrmqttsink source-id=0",
+    ),
+    (
+        "nvrinfer",
+        "Object detection in place: the frame goes through untouched, detections travel on it as metadata. The \
+         model's input is sampled straight from the decoded frame, so no videoconvert or videoscale belongs in \
+         front of it. See [models](models.md) for which models it takes and how it learns about them.",
+        "gst-launch-1.0 filesrc location=street.mp4 ! decodebin3 ! nvrinfer model=yolox-nano threshold=0.4 \
+         classes=person,car ! nvrmqttsink source-id=0",
+    ),
+    (
+        "nvrmqttsink",
+        "Publishes one event for each analysed frame, as in [protocol](protocol.md). It reads detections of any \
+         element, by DL Streamer's region-of-interest structures or by GstAnalyticsRelationMeta, and waits neither \
+         for a broker nor because of one.",
+        "gst-launch-1.0 rtspsrc location=rtsp://camera.example/stream ! rtph264depay ! h264parse ! avdec_h264 \
+         ! nvrinfer model=yolox-nano ! nvrmqttsink source-id=0 broker=mqtt://localhost:1883",
+    ),
+];
+
+fn main() -> Result<()> {
+    gst::init()?;
+    gstnvr::plugin_register_static()?;
+
+    let mut factories: Vec<_> = gst::Registry::get()
+        .features_by_plugin("nvr")
+        .into_iter()
+        .filter_map(|feature| feature.downcast::<gst::ElementFactory>().ok())
+        .collect();
+    factories.sort_by_key(|factory| factory.name());
+    ensure!(!factories.is_empty(), "the plugin registered no element");
+
+    let mut page = String::from(
+        "<!-- Written by `make docs` from the elements themselves. Do not edit; edit the elements or\n     \
+         tests/src/bin/element-docs.rs. -->\n\n# Elements\n\nPlugin `nvr`, file `libgstnvr.so`. All have rank \
+         NONE: no automatic element picks them. Properties of their base classes are not repeated. *Set* says \
+         until when a property can be changed: *any time* takes effect on the next buffer. What the elements post \
+         on the bus and count in `stats` is explained in [messages](messages.md).\n\n| element | what it is |\n| --- | --- |\n",
+    );
+    for factory in &factories {
+        writeln!(page, "| [{0}](#{0}) | {1} |", factory.name(), factory.longname())?;
+    }
+    for factory in &factories {
+        element(&mut page, factory).with_context(|| format!("element {}", factory.name()))?;
+    }
+    print!("{page}");
+    Ok(())
+}
+
+fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
+    let name = factory.name();
+    let (_, notes, example) = EXAMPLES
+        .iter()
+        .find(|(element, ..)| *element == name)
+        .context("no example; add one to tests/src/bin/element-docs.rs")?;
+    let instance = factory.create().build()?;
+
+    writeln!(page, "\n## {name}\n")?;
+    writeln!(page, "**{}** ({}). {}\n\n{notes}\n", factory.longname(), factory.klass(), factory.description())?;
+    writeln!(page, "```sh\n{}\n```\n", example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! "))?;
+
+    writeln!(page, "| pad | direction | when | caps |\n| --- | --- | --- | --- |")?;
+    let mut templates: Vec<_> = factory.static_pad_templates().into_iter().collect();
+    templates.sort_by_key(|template| template.name_template());
+    for template in templates {
+        let direction = match template.direction() {
+            gst::PadDirection::Sink => "sink",
+            gst::PadDirection::Src => "source",
+            _ => "unknown",
+        };
+        let presence = match template.presence() {
+            gst::PadPresence::Always => "always",
+            gst::PadPresence::Sometimes => "sometimes",
+            gst::PadPresence::Request => "on request",
+        };
+        let caps = caps(&template.caps());
+        writeln!(page, "| `{}` | {direction} | {presence} | {caps} |", template.name_template())?;
+    }
+
+    let own = properties(&instance);
+    if !own.is_empty() {
+        writeln!(page, "\n| property | type and range | default | set | |\n| --- | --- | --- | --- | --- |")?;
+    }
+    for pspec in own {
+        let (kind, default) = kind_and_default(&pspec);
+        let blurb = pspec.blurb().unwrap_or_default();
+        ensure!(!blurb.is_empty(), "property {} has no blurb", pspec.name());
+        writeln!(page, "| `{}` | {kind} | {default} | {} | {} |", pspec.name(), mutability(&pspec), cell(blurb))?;
+    }
+
+    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type())) {
+        if let Some(stats) = instance.property::<Option<gst::Structure>>("stats") {
+            let fields: Vec<_> = stats
+                .iter()
+                .map(|(field, value)| format!("`{field}` ({})", short_type(value.type_())))
+                .collect();
+            if !fields.is_empty() {
+                writeln!(page, "\n`stats` of an element that has not started holds: {}.", fields.join(", "))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the element itself and its own parents in this plugin declare, by name.
+fn properties(element: &gst::Element) -> Vec<glib::ParamSpec> {
+    let mut own: Vec<_> = element
+        .list_properties()
+        .iter()
+        .filter(|pspec| pspec.owner_type().name().starts_with("Nvr"))
+        .cloned()
+        .collect();
+    own.sort_by_key(|pspec| pspec.name());
+    own
+}
+
+fn mutability(pspec: &glib::ParamSpec) -> &'static str {
+    let flags = pspec.flags();
+    if !flags.contains(glib::ParamFlags::WRITABLE) {
+        "read only"
+    } else if flags.contains(glib::ParamFlags::CONSTRUCT_ONLY) {
+        "when made"
+    } else if flags.contains(gst::PARAM_FLAG_MUTABLE_PLAYING) {
+        "any time"
+    } else if flags.contains(gst::PARAM_FLAG_MUTABLE_PAUSED) {
+        "up to PAUSED"
+    } else {
+        "up to READY"
+    }
+}
+
+/// Type with its range or values, and the default, both ready for a table cell.
+fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
+    macro_rules! number {
+        ($name:literal, $kind:ty, $value:ty) => {
+            if let Some(number) = pspec.downcast_ref::<$kind>() {
+                let (low, high) = (number.minimum(), number.maximum());
+                let bound = |value: $value, limit: $value, word: &str| {
+                    if value == limit { word.to_owned() } else { value.to_string() }
+                };
+                let range = match (low == <$value>::MIN, high == <$value>::MAX) {
+                    (true, true) => String::new(),
+                    _ => format!(", {} to {}", bound(low, <$value>::MIN, "lowest"), bound(high, <$value>::MAX, "any")),
+                };
+                return (format!("{}{range}", $name), format!("`{}`", number.default_value()));
+            }
+        };
+    }
+    number!("int", glib::ParamSpecInt, i32);
+    number!("uint", glib::ParamSpecUInt, u32);
+    number!("int64", glib::ParamSpecInt64, i64);
+    number!("uint64", glib::ParamSpecUInt64, u64);
+    number!("float", glib::ParamSpecFloat, f32);
+    number!("double", glib::ParamSpecDouble, f64);
+    if let Some(boolean) = pspec.downcast_ref::<glib::ParamSpecBoolean>() {
+        return ("boolean".into(), format!("`{}`", boolean.default_value()));
+    }
+    if let Some(string) = pspec.downcast_ref::<glib::ParamSpecString>() {
+        let default = string.default_value().map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));
+        return ("string".into(), default);
+    }
+    if let Some(choice) = pspec.downcast_ref::<glib::ParamSpecEnum>() {
+        let class = choice.enum_class();
+        let values = class.values().iter().map(|value| value.nick()).collect::<Vec<_>>().join(", ");
+        let default = class.value(choice.default_value_as_i32()).map_or("", glib::EnumValue::nick).to_owned();
+        return (format!("one of {values}"), format!("`{default}`"));
+    }
+    if let Some(flags) = pspec.downcast_ref::<glib::ParamSpecFlags>() {
+        let class = flags.flags_class();
+        let values = class.values().iter().map(|value| value.nick()).collect::<Vec<_>>().join(", ");
+        let default = class.to_nick_string(flags.default_value_as_u32());
+        return (format!("any of {values}"), format!("`{default}`"));
+    }
+    (short_type(pspec.value_type()).into(), "none".into())
+}
+
+fn short_type(kind: glib::Type) -> &'static str {
+    match kind.name() {
+        "gboolean" => "boolean",
+        "gint" => "int",
+        "guint" => "uint",
+        "gint64" => "int64",
+        "guint64" => "uint64",
+        "gfloat" => "float",
+        "gdouble" => "double",
+        "gchararray" => "string",
+        "GstStructure" => "structure",
+        "GstValueArray" => "array",
+        "GstValueList" => "list",
+        other => other,
+    }
+}
+
+/// One structure a line, without the type names that every video caps repeats.
+fn caps(caps: &gst::Caps) -> String {
+    if caps.is_any() {
+        return "any".into();
+    }
+    let lines: Vec<_> = caps
+        .iter_with_features()
+        .map(|(structure, features)| {
+            let mut one = gst::Caps::new_empty();
+            one.make_mut().append_structure_full(structure.to_owned(), Some(features.to_owned()));
+            let text = one.to_string().replace("(int)", "").replace("(string)", "").replace("(fraction)", "");
+            format!("`{}`", text.trim_end_matches(';'))
+        })
+        .collect();
+    cell(&lines.join("<br>"))
+}
+
+/// A `|` or a line end would end the cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}

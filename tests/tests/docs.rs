@@ -1,0 +1,197 @@
+//! The documentation is checked like code: pages that are generated are current, links lead somewhere, commands
+//! that are shown can be run.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a folder of the workspace").to_owned()
+}
+
+/// Every Markdown page of the project: name from the root, and text.
+fn pages() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.expect("folder can be read").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    let root = root();
+    let mut found = Vec::new();
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        found.push(root.join(name));
+    }
+    for folder in ["docs", "docker", "config", "pipelines", "tests/bench"] {
+        if root.join(folder).is_dir() {
+            walk(&root.join(folder), &mut found);
+        }
+    }
+    found.sort();
+    found
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            (path.strip_prefix(&root).expect("below the root").to_owned(), text)
+        })
+        .collect()
+}
+
+/// The lines outside of fenced blocks, and the commands inside of `sh` blocks with continued lines joined.
+fn split(text: &str) -> (String, Vec<String>) {
+    let (mut prose, mut commands) = (String::new(), Vec::new());
+    let mut fence: Option<&str> = None;
+    let mut command = String::new();
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        match (trimmed.strip_prefix("```"), fence) {
+            (Some(language), None) => fence = Some(language.trim()),
+            (Some(_), Some(_)) => fence = None,
+            (None, None) => {
+                prose.push_str(line);
+                prose.push('\n');
+            }
+            (None, Some("sh")) => {
+                command.push_str(trimmed.trim_end_matches('\\'));
+                if trimmed.ends_with('\\') {
+                    command.push(' ');
+                } else {
+                    commands.push(std::mem::take(&mut command));
+                }
+            }
+            (None, Some(_)) => {}
+        }
+    }
+    assert!(fence.is_none(), "a fenced block is not closed");
+    (prose, commands)
+}
+
+/// Words of a shell command, as far as the documentation uses a shell: quotes, comments, and no expansion.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    assert!(quote.is_none(), "unbalanced quote in: {command}");
+    words.extend(word);
+    words
+}
+
+/// Identifier that a renderer gives a heading: lower case, words joined by hyphens, punctuation dropped.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn elements_page_is_current() {
+    let output = Command::new(env!("CARGO_BIN_EXE_element-docs")).output().expect("the generator starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let wanted = String::from_utf8(output.stdout).expect("the page is UTF-8");
+    let found = fs::read_to_string(root().join("docs/ref/elements.md")).expect("docs/ref/elements.md exists");
+    if let Some((number, (wanted, found))) =
+        wanted.lines().zip(found.lines()).enumerate().find(|(_, (wanted, found))| wanted != found)
+    {
+        panic!("docs/ref/elements.md is out of date, run `make docs`. Line {}:\n  has   {found}\n  needs {wanted}", number + 1);
+    }
+    assert_eq!(wanted.lines().count(), found.lines().count(), "docs/ref/elements.md is out of date, run `make docs`");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut broken = Vec::new();
+    for (page, text) in pages() {
+        let (prose, _) = split(&text);
+        for part in prose.split("](").skip(1) {
+            let Some((link, _)) = part.split_once(')') else { continue };
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                root().join(&page)
+            } else {
+                root().join(page.parent().expect("a page is in a folder")).join(file)
+            };
+            if !target.exists() {
+                broken.push(format!("{}: {link} does not exist", page.display()));
+            } else if !fragment.is_empty() {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                if !text.lines().any(|line| line.starts_with('#') && anchor(line) == fragment) {
+                    broken.push(format!("{}: {link} has no such heading", page.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn gst_launch_examples_parse() {
+    gst::init().expect("GStreamer starts");
+    gstnvr::plugin_register_static().expect("the plugin registers");
+    let (mut count, mut bad) = (0, Vec::new());
+    for (page, text) in pages() {
+        for command in split(&text).1 {
+            let words = words(&command);
+            let mut words = words.iter().map(String::as_str).skip_while(|word| word.contains('=')).peekable();
+            if words.next() != Some("gst-launch-1.0") {
+                continue;
+            }
+            while words.next_if(|word| word.starts_with('-')).is_some() {}
+            let description: Vec<_> = words.collect();
+            count += 1;
+            if let Err(error) = gst::parse::launchv(&description) {
+                bad.push(format!("{}: {error}\n  {command}", page.display()));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(count >= 5, "only {count} examples were found");
+}
+
+/// Files of the project that a page names by their path.
+#[test]
+fn named_files_exist() {
+    let mut missing = BTreeSet::new();
+    for (page, text) in pages() {
+        let named = text.split(|c: char| c.is_whitespace() || "`()[]\"'|,;<>".contains(c));
+        for name in named.map(|name| name.trim_end_matches(['.', ':'])) {
+            let ours = ["pipelines/", "config/", "docker/", "scripts/", "tests/", "gst-plugins/", "launcher/"];
+            if ours.iter().any(|folder| name.starts_with(folder))
+                && !name.contains(['*', '{', '…', '$'])
+                && !root().join(name).exists()
+            {
+                missing.insert(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "pages name files that do not exist:\n{}", Vec::from_iter(missing).join("\n"));
+}
