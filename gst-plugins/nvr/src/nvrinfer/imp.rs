@@ -21,7 +21,7 @@ use gst_base::{
         prelude::*,
     },
 };
-use gst_video::{VideoFrameExt, VideoFrameRef, VideoInfo};
+use gst_video::{VideoFrameRef, VideoInfo};
 use nvr_core::{
     decode::DecodeParams,
     detection::{Analysis, CaptureTime, Clock, FrameFacts},

@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use nvr_core::model::{ModelHints, ModelType, labels::parse_labels};
+use nvr_core::model::{ModelHints, ModelType, parse_labels};
 
 /// A model file larger than this is refused: ONNX files end at 2 GiB, the limit of protobuf.
 const MAX_MODEL_BYTES: u64 = 1 << 31;

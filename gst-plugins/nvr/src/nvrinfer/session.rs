@@ -35,7 +35,7 @@ pub enum SessionError {
 }
 
 /// Where a session runs: one of the devices, never [`Device::Auto`].
-fn provider(device: Device) -> Option<ort::ep::ExecutionProviderDispatch> {
+fn provider(device: Device) -> Option<ep::ExecutionProviderDispatch> {
     match device {
         Device::Auto | Device::Cpu => None,
         Device::Cuda => Some(ep::CUDA::default().build().error_on_failure()),
