@@ -73,6 +73,49 @@ impl RateMeter {
     }
 }
 
+/// The spread of the last measurements, for latencies and durations.
+#[derive(Clone, Debug, Default)]
+pub struct Percentiles {
+    values: std::collections::VecDeque<f64>,
+}
+
+impl Percentiles {
+    /// How many measurements are remembered: enough for a 99th percentile that one outlier does not make.
+    pub const CAPACITY: usize = 512;
+
+    /// One more measurement; anything that is not a number is ignored.
+    pub fn add(&mut self, value: f64) {
+        if value.is_nan() {
+            return;
+        }
+        if self.values.len() == Self::CAPACITY {
+            self.values.pop_front();
+        }
+        self.values.push_back(value);
+    }
+
+    /// The smallest measurement that at least `percent` (0 to 100) of them do not exceed (nearest rank); `None`
+    /// until there is one.
+    pub fn get(&self, percent: f64) -> Option<f64> {
+        let rank = (percent.clamp(0.0, 100.0) / 100.0 * self.values.len() as f64).ceil() as usize;
+        let mut sorted: Vec<_> = self.values.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(rank.saturating_sub(1)).copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.values.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +169,23 @@ mod tests {
             meter.add(i * 200_000_000);
         }
         assert!((meter.rate(100 * 200_000_000).unwrap() - 5.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn percentiles_are_nearest_rank_over_the_last_measurements() {
+        let mut percentiles = Percentiles::default();
+        assert_eq!(percentiles.get(50.0), None);
+        percentiles.add(7.0);
+        percentiles.add(f64::NAN);
+        for percent in [0.0, 50.0, 99.0, 100.0] {
+            assert_eq!(percentiles.get(percent), Some(7.0));
+        }
+        percentiles.clear();
+        (1..=100).rev().for_each(|v| percentiles.add(f64::from(v)));
+        assert_eq!((percentiles.get(50.0), percentiles.get(99.0)), (Some(50.0), Some(99.0)));
+        (0..Percentiles::CAPACITY).for_each(|_| percentiles.add(3.0));
+        assert_eq!((percentiles.get(0.0), percentiles.get(100.0)), (Some(3.0), Some(3.0)));
+        assert_eq!(percentiles.len(), Percentiles::CAPACITY);
+        assert!(!percentiles.is_empty());
     }
 }

@@ -1,0 +1,554 @@
+//! One loaded model, shared by all the cameras that use it.
+//!
+//! Each camera has a [`Client`]: its own slot in the queue and its own mailbox. A frame becomes a tensor on the
+//! camera's streaming thread; worker threads, each with a session of its own, take waiting tensors in turn. A
+//! job carries the mailbox that its answer goes to, so an answer cannot reach another camera, and a ticket, so it
+//! cannot be taken for the answer to another frame.
+//!
+//! Lock order: the engine's queue, then nothing. Mailboxes are locked alone.
+
+use std::{
+    mem,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use nvr_core::{
+    decode::{DecodeParams, RawDetection},
+    detection::{CaptureTime, Detection},
+    frame::Frame,
+    model::{ModelSpec, ModelType},
+    preprocess::{PreprocessError, Preprocessor, Transform},
+    slots::{Batching, Next, SlotId, Slots},
+};
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    CAT,
+    model_files::{self, FileError, Source},
+    runtime::{self, Runtime, RuntimeError},
+    session::{self, PictureFacts, RunError, Runner, SessionError},
+    settings::Device,
+    tensor::TensorBuf,
+};
+
+/// Most sessions that one engine opens by itself; each holds the weights and its working memory.
+const MAX_AUTOMATIC_WORKERS: usize = 8;
+
+/// What makes two cameras use the same engine.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct EngineKey {
+    /// `model-instance-id`; cameras with different ones never share.
+    pub instance: String,
+    pub source: Source,
+    pub model_type: Option<ModelType>,
+    pub labels_file: Option<String>,
+    pub device: Device,
+    /// 0 for automatic.
+    pub threads: usize,
+    pub batch_size: usize,
+    pub batch_timeout: Duration,
+    pub runtime_library: Option<String>,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("{model} is not a detector that is known: {reason}")]
+    Model { model: String, reason: String },
+    #[error("{model} does not work: {reason}")]
+    Trial { model: String, reason: String },
+}
+
+/// What is known of a loaded model.
+#[derive(Debug)]
+pub struct ModelInfo {
+    pub id: Arc<str>,
+    pub spec: Arc<ModelSpec>,
+    /// Never [`Device::Auto`].
+    pub device: Device,
+    pub load_time: Duration,
+    /// What was concluded about the model, the device and the batch, one fact a line.
+    pub conclusions: Vec<String>,
+    /// Most pictures in one inference.
+    pub batch: usize,
+    /// Most inferences at the same time.
+    pub workers: usize,
+}
+
+/// What a frame is called, so that a result can say which frame it is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FrameTag {
+    pub frame_id: Option<u64>,
+    pub capture: Option<CaptureTime>,
+}
+
+/// The answer to one frame.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub ticket: u64,
+    pub tag: FrameTag,
+    pub result: Result<Vec<Detection>, String>,
+    /// Wall time of the inference alone.
+    pub inference: Duration,
+}
+
+/// Where one camera's answers arrive. Holds the newest.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    state: Mutex<MailboxState>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct MailboxState {
+    newest: Option<Outcome>,
+    interrupted: bool,
+}
+
+impl Mailbox {
+    fn put(&self, outcome: Outcome) {
+        let mut state = self.state.lock();
+        if state.newest.as_ref().is_none_or(|newest| newest.ticket < outcome.ticket) {
+            state.newest = Some(outcome);
+        }
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// Waits for the answer to `ticket`. `None` once [`interrupt`](Self::interrupt) is called.
+    pub fn wait(&self, ticket: u64) -> Option<Outcome> {
+        let mut state = self.state.lock();
+        loop {
+            if state.interrupted {
+                return None;
+            }
+            if state.newest.as_ref().is_some_and(|newest| newest.ticket >= ticket) {
+                return state.newest.take();
+            }
+            self.arrived.wait(&mut state);
+        }
+    }
+
+    /// The newest answer that was not taken yet.
+    pub fn take(&self) -> Option<Outcome> {
+        self.state.lock().newest.take()
+    }
+
+    /// Ends every wait, now and until [`resume`](Self::resume).
+    pub fn interrupt(&self) {
+        self.state.lock().interrupted = true;
+        self.arrived.notify_all();
+    }
+
+    /// Waiting is allowed again; what has arrived is forgotten.
+    pub fn resume(&self) {
+        *self.state.lock() = MailboxState::default();
+    }
+}
+
+/// The duty to answer one job. Dropped without an answer, as in a panic, it answers with an error, so that
+/// nobody waits for ever.
+#[derive(Debug)]
+struct Reply {
+    mailbox: Option<Arc<Mailbox>>,
+    ticket: u64,
+    tag: FrameTag,
+}
+
+impl Reply {
+    fn answer(mut self, result: Result<Vec<Detection>, String>, inference: Duration) {
+        if let Some(mailbox) = self.mailbox.take() {
+            mailbox.put(Outcome { ticket: self.ticket, tag: self.tag, result, inference });
+        }
+    }
+
+    /// Nobody waits for this one any more.
+    fn forget(mut self) {
+        self.mailbox = None;
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox.take() {
+            let result = Err("the inference ended without a result".into());
+            mailbox.put(Outcome { ticket: self.ticket, tag: self.tag, result, inference: Duration::ZERO });
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Job {
+    tensor: TensorBuf,
+    picture: PictureFacts,
+    reply: Reply,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    slots: Slots<Job>,
+    /// Tensors that nobody uses at the moment.
+    free: Vec<TensorBuf>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    info: ModelInfo,
+    batching: Batching,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    epoch: Instant,
+}
+
+impl Shared {
+    fn now_ns(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    fn take_tensor(&self) -> TensorBuf {
+        let tensor = self.queue.lock().free.pop();
+        tensor.unwrap_or_else(|| TensorBuf::new(&self.info.spec.input, 1))
+    }
+
+    /// Keeps a few tensors for the next frames; the rest is given back to the system.
+    fn give_tensor(&self, queue: &mut Queue, tensor: TensorBuf) {
+        if queue.free.len() < self.info.workers * self.info.batch + 2 {
+            queue.free.push(tensor);
+        }
+    }
+}
+
+/// A loaded model and the threads that run it. Ends with its last user.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    runtime: &'static Runtime,
+    source: Source,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    /// The session that was opened to look at the model; the first worker takes it.
+    first: Mutex<Option<Runner>>,
+}
+
+impl Engine {
+    /// Loads the library if need be, then the model, and tries it once.
+    pub fn load(key: &EngineKey) -> Result<Arc<Self>, LoadError> {
+        let started = Instant::now();
+        let runtime = runtime::get(key.runtime_library.as_deref())?;
+        let hints = model_files::hints(&key.source, key.model_type, key.labels_file.as_deref())?;
+        let (session, device, note) = session::open_best(runtime, &key.source, key.device)?;
+
+        let model = || key.source.describe();
+        let layers: Vec<_> = hints.iter().map(|(origin, hints)| (origin.as_str(), hints.clone())).collect();
+        let id = model_files::model_id(&key.source);
+        let io = session::describe(&session);
+        let spec = ModelSpec::resolve(&io, &layers, &id)
+            .map_err(|error| LoadError::Model { model: model(), reason: error.to_string() })?;
+        let spec = Arc::new(spec);
+
+        let mut conclusions = spec.conclusions.clone();
+        conclusions.extend(note);
+        let batch = spec.batch.unwrap_or(key.batch_size).max(1);
+        if batch != key.batch_size {
+            conclusions.push(format!("batch: {batch} (fixed in the model; batch-size {} is not used)", key.batch_size));
+        }
+        let workers = match (key.threads, device) {
+            (0, Device::Cpu) => {
+                std::thread::available_parallelism().map_or(1, usize::from).min(MAX_AUTOMATIC_WORKERS)
+            }
+            // One session keeps an accelerator busy; more would only hold its memory.
+            (0, _) => 1,
+            (threads, _) => threads,
+        };
+
+        let mut runner = Runner::new(session, spec.clone());
+        try_out(&mut runner, &spec, batch)
+            .map_err(|error| LoadError::Trial { model: model(), reason: error.to_string() })?;
+
+        let info = ModelInfo { id, spec, device, load_time: started.elapsed(), conclusions, batch, workers };
+        gst::info!(CAT, "{} loaded in {:?}: {:?}", model(), info.load_time, info.conclusions);
+        let shared = Shared {
+            batching: Batching { max: batch, timeout_ns: key.batch_timeout.as_nanos() as u64 },
+            info,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            epoch: Instant::now(),
+        };
+        Ok(Arc::new(Self {
+            shared: Arc::new(shared),
+            runtime,
+            source: key.source.clone(),
+            workers: Mutex::default(),
+            first: Mutex::new(Some(runner)),
+        }))
+    }
+
+    pub fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    /// How many cameras use this engine.
+    pub fn users(&self) -> usize {
+        self.shared.queue.lock().slots.attached()
+    }
+
+    /// One more camera. Every one up to the number of workers brings a thread.
+    pub fn attach(self: &Arc<Self>) -> Client {
+        let (slot, attached) = {
+            let mut queue = self.shared.queue.lock();
+            (queue.slots.attach(), queue.slots.attached())
+        };
+        let mut workers = self.workers.lock();
+        if workers.len() < attached.min(self.shared.info.workers) {
+            let (shared, runtime, source) = (self.shared.clone(), self.runtime, self.source.clone());
+            let first = self.first.lock().take();
+            let thread = std::thread::Builder::new().name(format!("nvrinfer-{}", workers.len())).spawn(move || {
+                let runner = first.map_or_else(
+                    || {
+                        let session = session::open(runtime, &source, shared.info.device)?;
+                        Ok(Runner::new(session, shared.info.spec.clone()))
+                    },
+                    Ok,
+                );
+                match runner {
+                    Ok(runner) => work(&shared, runner),
+                    Err::<_, SessionError>(error) => {
+                        gst::warning!(CAT, "One worker less: {error}");
+                    }
+                }
+            });
+            match thread {
+                Ok(thread) => workers.push(thread),
+                Err(error) => gst::warning!(CAT, "One worker less: {error}"),
+            }
+        }
+        drop(workers);
+        Client { engine: self.clone(), slot, mailbox: Arc::default(), tickets: AtomicU64::new(0) }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut queue = self.shared.queue.lock();
+            queue.stopping = true;
+            queue.slots.drain()
+        };
+        waiting.into_iter().for_each(|job| job.reply.forget());
+        self.shared.wake.notify_all();
+        for worker in mem::take(self.workers.get_mut()) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// One inference on an empty picture: a model that fails, gives what its layout does not say, or numbers that are
+/// none, is refused here and not at the first frame.
+fn try_out(runner: &mut Runner, spec: &ModelSpec, batch: usize) -> Result<(), RunError> {
+    let transform = Transform { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
+    let params = DecodeParams { threshold: 0.9, iou_threshold: 0.5, max_detections: 1, classes: None };
+    let picture = PictureFacts { transform, width: spec.input.width, height: spec.input.height, params: params.into() };
+    let (results, _) = runner.run(&TensorBuf::new(&spec.input, batch), batch, &[picture])?;
+    results.into_iter().try_for_each(|result| result.map(|_| ()))
+}
+
+fn work(shared: &Shared, mut runner: Runner) {
+    let mut batch: Vec<(SlotId, Job)> = Vec::new();
+    let mut gathered = None;
+    loop {
+        {
+            let mut queue = shared.queue.lock();
+            loop {
+                if queue.stopping {
+                    return;
+                }
+                match queue.slots.take(shared.now_ns(), shared.batching, &mut batch) {
+                    Next::Run => break,
+                    Next::WaitUntil(due) => {
+                        let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
+                    }
+                    Next::Idle => shared.wake.wait(&mut queue),
+                }
+            }
+            if queue.slots.waiting() > 0 {
+                shared.wake.notify_one();
+            }
+        }
+        run_batch(shared, &mut runner, &mut batch, &mut gathered);
+    }
+}
+
+fn run_batch(shared: &Shared, runner: &mut Runner, batch: &mut Vec<(SlotId, Job)>, gathered: &mut Option<(usize, TensorBuf)>) {
+    let spec = &shared.info.spec;
+    let pictures: Vec<_> = batch.iter().map(|(_, job)| job.picture.clone()).collect();
+    let size = spec.batch.unwrap_or(batch.len()).max(batch.len());
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| match &batch[..] {
+        [(_, job)] if size == 1 => runner.run(&job.tensor, 1, &pictures),
+        jobs => {
+            // A batch that is not full needs a tensor of exactly its size where the model's batch is open.
+            let whole = match gathered.take() {
+                Some((held, tensor)) if held == size => gathered.insert((held, tensor)),
+                _ => gathered.insert((size, TensorBuf::new(&spec.input, size))),
+            };
+            for (index, (_, job)) in jobs.iter().enumerate() {
+                job.tensor.copy_to(&mut whole.1, index);
+            }
+            runner.run(&whole.1, size, &pictures)
+        }
+    }))
+    .unwrap_or_else(|_| Err(RunError::Run("it panicked; please report this with the model's name".into())));
+
+    let mut ids = Vec::with_capacity(batch.len());
+    let (mut results, inference) = match result {
+        Ok((results, inference)) => (Ok(results.into_iter()), inference),
+        Err(error) => (Err(error), Duration::ZERO),
+    };
+    let mut tensors = Vec::with_capacity(batch.len());
+    let mut answers = Vec::with_capacity(batch.len());
+    for (id, job) in batch.drain(..) {
+        let result = match &mut results {
+            Ok(results) => results.next().unwrap_or_else(|| Err(RunError::Run("a result is missing".into()))),
+            Err(error) => Err(error.clone()),
+        };
+        ids.push(id);
+        tensors.push(job.tensor);
+        answers.push((job.reply, result));
+    }
+    {
+        let mut queue = shared.queue.lock();
+        for id in ids {
+            queue.slots.done(id);
+        }
+        for tensor in tensors {
+            shared.give_tensor(&mut queue, tensor);
+        }
+    }
+    for (reply, result) in answers {
+        let result = result.and_then(|raw| name(spec, raw)).map_err(|error| error.to_string());
+        reply.answer(result, inference);
+    }
+}
+
+/// Detections with their classes' names.
+fn name(spec: &ModelSpec, raw: Vec<RawDetection>) -> Result<Vec<Detection>, RunError> {
+    raw.into_iter()
+        .map(|raw| {
+            let class_name = spec.labels.get(raw.class_id as usize).cloned().ok_or_else(|| {
+                let (id, count) = (raw.class_id, spec.labels.len());
+                RunError::Run(format!("the model answered class {id}, but has {count} labels: the label list is wrong"))
+            })?;
+            Ok(Detection {
+                class_name,
+                class_id: Some(raw.class_id),
+                confidence: raw.confidence,
+                rect: raw.rect,
+                tracker_id: None,
+            })
+        })
+        .collect()
+}
+
+/// One camera's way to an engine.
+#[derive(Debug)]
+pub struct Client {
+    engine: Arc<Engine>,
+    slot: SlotId,
+    mailbox: Arc<Mailbox>,
+    tickets: AtomicU64,
+}
+
+/// A frame that was handed over.
+#[derive(Clone, Copy, Debug)]
+pub struct Submitted {
+    pub ticket: u64,
+    /// An older frame was still waiting and will not be analysed.
+    pub replaced: bool,
+    pub preprocess: Duration,
+}
+
+impl Client {
+    pub fn info(&self) -> &ModelInfo {
+        self.engine.info()
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Makes a frame a tensor and puts it in line, in place of an older one that still waits.
+    pub fn submit(
+        &self,
+        preprocessor: &mut Preprocessor,
+        frame: &Frame<'_>,
+        params: Arc<DecodeParams>,
+        tag: FrameTag,
+    ) -> Result<Submitted, PreprocessError> {
+        let shared = &self.engine.shared;
+        let started = Instant::now();
+        let mut tensor = shared.take_tensor();
+        let transform = match preprocessor.run(frame, tensor.as_mut()) {
+            Ok(transform) => transform,
+            Err(error) => {
+                shared.give_tensor(&mut shared.queue.lock(), tensor);
+                return Err(error);
+            }
+        };
+        let preprocess = started.elapsed();
+
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed) + 1;
+        let picture = PictureFacts { transform, width: frame.width, height: frame.height, params };
+        let reply = Reply { mailbox: Some(self.mailbox.clone()), ticket, tag };
+        let job = Job { tensor, picture, reply };
+        let mut queue = shared.queue.lock();
+        let old = queue.slots.offer(self.slot, shared.now_ns(), job);
+        let replaced = matches!(old, Ok(Some(_)));
+        if let Ok(Some(old)) = old {
+            old.reply.forget();
+            shared.give_tensor(&mut queue, old.tensor);
+        }
+        drop(queue);
+        shared.wake.notify_one();
+        Ok(Submitted { ticket, replaced, preprocess })
+    }
+
+    /// The ticket of the frame that was submitted last; 0 for none.
+    pub fn last_ticket(&self) -> u64 {
+        self.tickets.load(Ordering::Relaxed)
+    }
+
+    /// Takes back the frame that waits, if one does.
+    pub fn withdraw(&self) {
+        let shared = &self.engine.shared;
+        let mut queue = shared.queue.lock();
+        if let Some(job) = queue.slots.withdraw(self.slot) {
+            job.reply.forget();
+            shared.give_tensor(&mut queue, job.tensor);
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let job = self.engine.shared.queue.lock().slots.detach(self.slot);
+        if let Some(job) = job {
+            job.reply.forget();
+        }
+        // The others may have waited for this one to complete a batch.
+        self.engine.shared.wake.notify_one();
+    }
+}

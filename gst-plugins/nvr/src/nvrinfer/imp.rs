@@ -1,0 +1,620 @@
+//! The element.
+//!
+//! Lock order: settings and state are never held together. The state is locked for moments only: not while a
+//! frame is sampled, not while a result is waited for, not while a model is loaded, and nothing is posted, pushed
+//! or dropped under it that could call back.
+
+use std::{
+    mem,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use gst_base::{
+    prelude::*,
+    subclass::{
+        base_transform::{InputBuffer, PrepareOutputBufferSuccess},
+        prelude::*,
+    },
+};
+use gst_video::{VideoFrameRef, VideoInfo};
+use nvr_core::{
+    decode::DecodeParams,
+    detection::{Analysis, CaptureTime, Clock, FrameFacts},
+    preprocess::Preprocessor,
+    rate::RateLimiter,
+};
+use parking_lot::Mutex;
+
+use super::{
+    CAT,
+    engine::{Client, FrameTag, Mailbox, ModelInfo, Outcome},
+    frames,
+    settings::{Gate, Mode, PROPERTIES, Settings},
+    stats::{Skip, Stats},
+    swap::{self, Swap},
+};
+use crate::meta;
+
+/// What the stream is doing. `None` when stopped.
+#[derive(Debug)]
+pub struct State {
+    /// Tells one start from another.
+    pub run: u64,
+    /// The model at work, as it was asked for.
+    model: String,
+    client: Arc<Client>,
+    /// Away while a frame is sampled.
+    preprocessor: Option<Preprocessor>,
+    /// How to read outputs, and the settings that this was made from.
+    params: Option<(Arc<Settings>, Arc<DecodeParams>)>,
+    pub swap: Swap,
+    info: Option<VideoInfo>,
+    limiter: RateLimiter,
+    /// Frames since the last one that was analysed; the first one always is.
+    since_last: u32,
+    /// Answers to this ticket and earlier ones belong to a stream that has been flushed or has changed its size.
+    outdated: u64,
+    stats: Stats,
+    /// Each of these is said once.
+    warned_error: bool,
+    warned_motion: bool,
+}
+
+impl State {
+    fn new(run: u64, model: String, client: Client) -> Self {
+        let preprocessor = Some(Preprocessor::new(client.info().spec.input.clone()));
+        Self {
+            run,
+            model,
+            client: Arc::new(client),
+            preprocessor,
+            params: None,
+            swap: Swap::default(),
+            info: None,
+            limiter: RateLimiter::default(),
+            since_last: u32::MAX,
+            outdated: 0,
+            stats: Stats::default(),
+            warned_error: false,
+            warned_motion: false,
+        }
+    }
+
+    /// Lets a model that has been loaded take over. Returns the old one.
+    fn take_over(&mut self) -> Option<Arc<Client>> {
+        let pending = self.swap.pending.take()?;
+        self.preprocessor = Some(Preprocessor::new(pending.client.info().spec.input.clone()));
+        self.model = pending.model;
+        self.params = None;
+        self.outdated = 0;
+        self.warned_error = false;
+        self.stats.model_changed();
+        Some(mem::replace(&mut self.client, pending.client))
+    }
+
+    /// Whether to look at this frame.
+    fn decide(&mut self, settings: &Settings, motion: Option<bool>, running_time: Option<gst::ClockTime>) -> Option<Skip> {
+        if !settings.enabled {
+            return Some(Skip::Disabled);
+        }
+        if settings.gate == Gate::Motion && motion == Some(false) {
+            return Some(Skip::Still);
+        }
+        self.since_last = self.since_last.saturating_add(1);
+        if self.since_last < settings.inference_interval {
+            return Some(Skip::Interval);
+        }
+        // A stream without timestamps and clock has no rate that could be limited.
+        if running_time.is_some_and(|now| !self.limiter.accept(now.nseconds(), settings.max_fps)) {
+            return Some(Skip::Rate);
+        }
+        self.since_last = 0;
+        None
+    }
+
+    /// How to read this model's outputs, and the names in `classes` that it does not have.
+    fn params(&mut self, settings: &Arc<Settings>) -> (Arc<DecodeParams>, Vec<String>) {
+        if let Some((made_from, params)) = &self.params
+            && Arc::ptr_eq(made_from, settings)
+        {
+            return (params.clone(), Vec::new());
+        }
+        let (params, unknown) = settings.decode_params(&self.client.info().spec.labels);
+        let params = Arc::new(params);
+        let before = self.params.replace((settings.clone(), params.clone()));
+        let same_names = before.is_some_and(|(before, _)| before.classes == settings.classes);
+        (params, if same_names { Vec::new() } else { unknown })
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct NvrInfer {
+    /// Replaced as a whole by every change, so that a frame's snapshot is one pointer.
+    settings: Mutex<Arc<Settings>>,
+    state: Mutex<Option<State>>,
+}
+
+/// What is to be done with one frame.
+enum Plan {
+    Pass,
+    Analyse { client: Arc<Client>, preprocessor: Preprocessor, params: Arc<DecodeParams>, info: VideoInfo },
+}
+
+/// What one frame has to report once no lock is held.
+#[derive(Default)]
+struct Notices {
+    retired: Option<Arc<Client>>,
+    unknown_classes: Vec<String>,
+    labels: Vec<Arc<str>>,
+    error: Option<String>,
+    no_motion: bool,
+    latency: bool,
+}
+
+impl NvrInfer {
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().clone()
+    }
+
+    pub fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> Option<T> {
+        self.state.lock().as_mut().map(f)
+    }
+
+    /// As [`with_state`](Self::with_state), for the start that `run` belongs to.
+    pub fn with_run<T>(&self, run: u64, f: impl FnOnce(&mut State) -> T) -> Option<T> {
+        self.state.lock().as_mut().filter(|state| state.run == run).map(f)
+    }
+
+    fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.with_state(|state| state.client.mailbox().clone())
+    }
+
+    /// Says which model is ready.
+    pub fn model_loaded(&self, model: &str, info: &ModelInfo) {
+        gst::info!(CAT, imp = self, "Model {model} on {}: {:?}", info.device.name(), info.conclusions);
+        let spec = &info.spec;
+        self.post(
+            gst::Structure::builder("nvr-model-loaded")
+                .field("model", model)
+                .field("model-id", info.id.as_ref())
+                .field("type", spec.model_type.name())
+                .field("width", spec.input.width as u32)
+                .field("height", spec.input.height as u32)
+                .field("classes", gst::Array::new(spec.labels.iter().map(|label| label.as_ref())))
+                .field("device", info.device.name())
+                .field("load-time-ms", info.load_time.as_secs_f64() * 1e3)
+                .field("conclusions", gst::Array::new(info.conclusions.iter()))
+                .build(),
+        );
+    }
+
+    /// Says which model could not be loaded while playing, and takes back the property.
+    pub fn model_failed(&self, model: &str, error: &str) {
+        let Some(active) = self.with_state(|state| state.model.clone()) else { return };
+        let taken_back = {
+            let mut settings = self.settings.lock();
+            let asked = settings.model.as_deref() == Some(model);
+            if asked {
+                Arc::make_mut(&mut settings).model = Some(active.clone());
+            }
+            asked
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::OpenRead,
+            ["Model {model} is not used, {active} goes on: {error}"]
+        );
+        self.post(
+            gst::Structure::builder("nvr-model-error")
+                .field("model", model)
+                .field("error", error)
+                .field("active", &active)
+                .build(),
+        );
+        if taken_back {
+            self.obj().notify("model");
+        }
+    }
+
+    fn post(&self, structure: gst::Structure) {
+        let obj = self.obj();
+        // Fails only where no bus listens.
+        let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
+    }
+
+    fn running_time(&self, buffer: &gst::BufferRef) -> Option<gst::ClockTime> {
+        let obj = self.obj();
+        let segment = obj.segment();
+        segment
+            .downcast_ref::<gst::ClockTime>()
+            .and_then(|segment| segment.to_running_time(buffer.pts().or(buffer.dts())))
+            .or_else(|| obj.current_running_time())
+    }
+
+    /// Fills in what nobody upstream said of the frame: its number here, and the time of its arrival here.
+    fn complete_facts(&self, buffer: &mut gst::BufferRef, frame: u64) -> FrameTag {
+        let known = meta::facts(buffer);
+        let added = FrameFacts {
+            frame_id: known.frame_id.is_none().then_some(frame),
+            capture: known.capture.is_none().then(now).flatten(),
+            analysis: None,
+        };
+        if added.frame_id.is_some() || added.capture.is_some() {
+            meta::set_facts(buffer, &added);
+        }
+        FrameTag { frame_id: known.frame_id.or(added.frame_id), capture: known.capture.or(added.capture) }
+    }
+
+    fn plan(
+        &self,
+        settings: &Arc<Settings>,
+        motion: Option<bool>,
+        running_time: Option<gst::ClockTime>,
+        notices: &mut Notices,
+    ) -> Result<(Plan, Arc<Client>), gst::FlowError> {
+        let mut state = self.state.lock();
+        let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+        notices.retired = state.take_over();
+        notices.no_motion =
+            settings.gate == Gate::Motion && motion.is_none() && !mem::replace(&mut state.warned_motion, true);
+        notices.latency = state.stats.latency_changed(settings.mode == Mode::Sync && settings.enabled);
+        let client = state.client.clone();
+        if let Some(skip) = state.decide(settings, motion, running_time) {
+            gst::trace!(CAT, imp = self, "Not analysed: {skip:?}");
+            state.stats.skipped(skip);
+            return Ok((Plan::Pass, client));
+        }
+        let info = state.info.clone().ok_or(gst::FlowError::NotNegotiated)?;
+        let (params, unknown) = state.params(settings);
+        if !unknown.is_empty() {
+            notices.unknown_classes = unknown;
+            notices.labels = client.info().spec.labels.clone();
+        }
+        let preprocessor =
+            state.preprocessor.take().unwrap_or_else(|| Preprocessor::new(client.info().spec.input.clone()));
+        Ok((Plan::Analyse { client: client.clone(), preprocessor, params, info }, client))
+    }
+
+    /// Hands a frame over. Returns its ticket, or why it could not be read.
+    fn submit(
+        &self,
+        buffer: &gst::BufferRef,
+        tag: FrameTag,
+        client: &Client,
+        mut preprocessor: Preprocessor,
+        params: Arc<DecodeParams>,
+        info: &VideoInfo,
+    ) -> Result<u64, String> {
+        let submitted = VideoFrameRef::from_buffer_ref_readable(buffer, info)
+            .map_err(|_| format!("the buffer is too small for a {}x{} frame", info.width(), info.height()))
+            .and_then(|frame| {
+                let view = frames::view(&frame).ok_or("the frame's memory is laid out backwards")?;
+                client.submit(&mut preprocessor, &view, params, tag).map_err(|error| error.to_string())
+            });
+        self.with_state(|state| {
+            state.preprocessor.get_or_insert(preprocessor);
+            if let Ok(submitted) = &submitted {
+                state.stats.preprocessed(submitted.preprocess.as_secs_f64() * 1e3);
+                if submitted.replaced {
+                    state.stats.busy();
+                }
+            }
+        });
+        submitted.map(|submitted| submitted.ticket)
+    }
+
+    /// Puts a result on a frame: on its own, or on one that came later.
+    fn attach(
+        &self,
+        buffer: &mut gst::BufferRef,
+        outcome: Outcome,
+        own: FrameTag,
+        info: &ModelInfo,
+        running_time: Option<gst::ClockTime>,
+        notices: &mut Notices,
+    ) {
+        let inference_ms = outcome.inference.as_secs_f64() * 1e3;
+        let size = self.with_state(|state| {
+            let size = state.info.as_ref().filter(|_| outcome.ticket > state.outdated).map(|i| (i.width(), i.height()));
+            match &outcome.result {
+                Ok(found) if size.is_some() => {
+                    let now = running_time.map_or(0, gst::ClockTime::nseconds);
+                    state.stats.analysed(found.len(), inference_ms, now);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    state.stats.error();
+                    if !mem::replace(&mut state.warned_error, true) {
+                        notices.error = Some(error.clone());
+                    }
+                }
+            }
+            size
+        });
+        let (Ok(detections), Some((width, height))) = (&outcome.result, size.flatten()) else { return };
+        let elsewhere = outcome.tag != own;
+        let analysis = Analysis {
+            model_id: info.id.clone(),
+            inference_time_ms: inference_ms,
+            capture: outcome.tag.capture.filter(|_| elsewhere),
+            frame_id: outcome.tag.frame_id.filter(|_| elsewhere),
+        };
+        gst::trace!(CAT, imp = self, "{} detections in {inference_ms:.1} ms", detections.len());
+        meta::set_facts(buffer, &FrameFacts { analysis: Some(analysis), ..FrameFacts::default() });
+        meta::add_detections(buffer, width, height, detections);
+    }
+
+    fn give(&self, notices: Notices) {
+        if let Some(client) = notices.retired {
+            gst::info!(CAT, imp = self, "Model {} has taken over", self.with_state(|s| s.model.clone()).unwrap_or_default());
+            swap::retire(client);
+        }
+        if !notices.unknown_classes.is_empty() {
+            let labels: Vec<_> = notices.labels.iter().take(100).map(AsRef::as_ref).collect();
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                [
+                    "The model knows no class {}; its classes are {}",
+                    notices.unknown_classes.join(", "),
+                    labels.join(", ")
+                ]
+            );
+        }
+        if notices.no_motion {
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                ["gate=motion, but no frame says whether it moves: put nvrmotion in front. Every such frame is analysed"]
+            );
+        }
+        if let Some(error) = notices.error {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Failed,
+                ["A frame passes without analysis: {error}. Further ones are counted as errors in stats"]
+            );
+        }
+        if notices.latency {
+            let obj = self.obj();
+            let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
+        }
+    }
+
+    fn analyse(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let arrived = Instant::now();
+        let settings = self.settings();
+        let running_time = self.running_time(buffer);
+        let frame = self
+            .with_state(|state| {
+                state.stats.frames += 1;
+                state.stats.frames - 1
+            })
+            .ok_or(gst::FlowError::Flushing)?;
+        let tag = self.complete_facts(buffer, frame);
+
+        let mut notices = Notices::default();
+        let (plan, client) = self.plan(&settings, meta::has_motion(buffer), running_time, &mut notices)?;
+
+        // In mode `async` the newest result goes with whatever frame comes next, looked at or not.
+        let mut outcome = match settings.mode {
+            Mode::Async if settings.enabled => client.mailbox().take(),
+            _ => None,
+        };
+        let mut waited = false;
+        if let Plan::Analyse { client, preprocessor, params, info } = plan {
+            match self.submit(buffer, tag, &client, preprocessor, params, &info) {
+                Ok(ticket) if settings.mode == Mode::Sync => {
+                    outcome = client.mailbox().wait(ticket);
+                    if outcome.is_none() {
+                        client.withdraw();
+                        return Err(gst::FlowError::Flushing);
+                    }
+                    waited = true;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    outcome = Some(Outcome { ticket: u64::MAX, tag, result: Err(error), inference: Duration::ZERO });
+                }
+            }
+        }
+        if let Some(outcome) = outcome {
+            self.attach(buffer, outcome, tag, client.info(), running_time, &mut notices);
+        }
+        if waited {
+            self.with_state(|state| state.stats.waited(arrived.elapsed().as_secs_f64() * 1e3));
+        }
+        self.give(notices);
+        Ok(gst::FlowSuccess::Ok)
+    }
+}
+
+fn now() -> Option<CaptureTime> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(CaptureTime { unix_ns: u64::try_from(since.as_nanos()).ok()?, clock: Clock::Arrival })
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for NvrInfer {
+    const NAME: &'static str = "GstNvrInfer";
+    type Type = super::NvrInfer;
+    type ParentType = gst_base::BaseTransform;
+}
+
+impl ObjectImpl for NvrInfer {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let model = {
+            let mut settings = self.settings.lock();
+            Arc::make_mut(&mut settings).set(pspec.name(), value);
+            (pspec.name() == "model").then(|| settings.model.clone().unwrap_or_default())
+        };
+        gst::debug!(CAT, imp = self, "{} is {value:?}", pspec.name());
+        if let Some(model) = model {
+            swap::begin(&self.obj(), model);
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() != "stats" {
+            return self.settings.lock().get(pspec.name());
+        }
+        let stats = self.with_state(|state| (state.stats.clone(), state.model.clone(), state.client.clone()));
+        let now = self.obj().current_running_time().map_or(0, gst::ClockTime::nseconds);
+        stats.map(|(stats, model, client)| stats.structure(&model, client.engine(), now)).to_value()
+    }
+}
+
+impl GstObjectImpl for NvrInfer {}
+
+impl ElementImpl for NvrInfer {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "NVR object detection",
+                "Filter/Analyzer/Video",
+                "Looks at raw video with an ONNX detection model and attaches what it sees",
+                "The NVR developers",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = gst_video::VideoCapsBuilder::new().format_list(frames::FORMATS).build();
+            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
+                .into_iter()
+                .filter_map(|(name, direction)| {
+                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+                })
+                .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady
+            && let Some(mailbox) = self.mailbox()
+        {
+            // A frame that waits for its result must let go before the pads can be stopped.
+            mailbox.interrupt();
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl BaseTransformImpl for NvrInfer {
+    const MODE: gst_base::subclass::BaseTransformMode = gst_base::subclass::BaseTransformMode::AlwaysInPlace;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = true;
+
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+
+        let settings = self.settings();
+        let model = settings.model.clone().unwrap_or_default();
+        let client = swap::load(&settings, &model)
+            .map_err(|error| gst::error_msg!(gst::ResourceError::OpenRead, ["{error}"]))?;
+        let run = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
+        let state = State::new(run, model.clone(), client);
+        let client = state.client.clone();
+        *self.state.lock() = Some(state);
+        self.model_loaded(&model, client.info());
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        let state = self.state.lock().take();
+        drop(state);
+        gst::debug!(CAT, imp = self, "Stopped");
+        Ok(())
+    }
+
+    fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let info = VideoInfo::from_caps(incaps)
+            .map_err(|error| gst::loggable_error!(CAT, "caps {incaps} are no video caps: {error}"))?;
+        gst::debug!(CAT, imp = self, "{info:?}");
+        self.with_state(|state| {
+            if state.info.replace(info).is_some() {
+                // Boxes in pixels of the old size must not end up on frames of the new one.
+                state.outdated = state.client.last_ticket();
+            }
+        });
+        Ok(())
+    }
+
+    fn prepare_output_buffer(&self, inbuf: InputBuffer<'_>) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
+        Ok(match inbuf {
+            InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
+            // A new buffer around the same memory: metadata needs one of its own, pixels do not.
+            InputBuffer::Readable(buffer) => PrepareOutputBufferSuccess::Buffer(buffer.copy()),
+        })
+    }
+
+    fn transform_ip(&self, buf: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.analyse(buf)
+    }
+
+    fn propose_allocation(
+        &self,
+        _decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        // The same memory goes on downstream, so downstream decides; frames are read here whatever their strides.
+        if !self.obj().src_pad().peer_query(query) {
+            return Err(gst::loggable_error!(CAT, "downstream has no wishes for the allocation"));
+        }
+        Ok(())
+    }
+
+    fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
+        if direction == gst::PadDirection::Src
+            && let gst::QueryViewMut::Latency(query) = query.view_mut()
+        {
+            let mut upstream = gst::query::Latency::new();
+            if !self.obj().sink_pad().peer_query(&mut upstream) {
+                return false;
+            }
+            let (live, min, max) = upstream.result();
+            let ms = self.with_state(|state| state.stats.reported_latency()).unwrap_or(0.0);
+            let own = gst::ClockTime::from_nseconds((ms * 1e6) as u64);
+            gst::debug!(CAT, imp = self, "Latency {min} and {own} of our own");
+            query.set(live, min + own, max.map(|max| max + own));
+            return true;
+        }
+        BaseTransformImplExt::parent_query(self, direction, query)
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::FlushStart(_) => {
+                if let Some(mailbox) = self.mailbox() {
+                    mailbox.interrupt();
+                }
+            }
+            gst::EventView::FlushStop(_) => {
+                let client = self.with_state(|state| {
+                    state.outdated = state.client.last_ticket();
+                    state.limiter.reset();
+                    state.since_last = u32::MAX;
+                    state.client.clone()
+                });
+                if let Some(client) = client {
+                    client.withdraw();
+                    client.mailbox().resume();
+                }
+            }
+            _ => {}
+        }
+        self.parent_sink_event(event)
+    }
+}

@@ -1,0 +1,164 @@
+//! What one element has counted and measured since it started.
+
+use nvr_core::rate::{Percentiles, RateMeter};
+
+use super::engine::Engine;
+
+/// How often the latency is compared with the one that was reported, in frames.
+const LATENCY_CHECK: u64 = 32;
+/// Measurements before a latency is reported.
+const LATENCY_SAMPLES: usize = 16;
+
+/// Why a frame was not analysed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Skip {
+    /// `enabled` is off.
+    Disabled,
+    /// `gate=motion`, and nothing moved.
+    Still,
+    /// `inference-interval`.
+    Interval,
+    /// `max-fps`.
+    Rate,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Frames that came.
+    pub frames: u64,
+    analysed: u64,
+    errors: u64,
+    disabled: u64,
+    still: u64,
+    interval: u64,
+    rate: u64,
+    busy: u64,
+    detections: u64,
+    /// Milliseconds.
+    inference: Percentiles,
+    preprocess: Percentiles,
+    /// Milliseconds from a frame's arrival to its leaving with its result, in mode `sync`.
+    latency: Percentiles,
+    fps: RateMeter,
+    /// Milliseconds, as last answered to LATENCY.
+    reported: f64,
+}
+
+impl Stats {
+    pub fn skipped(&mut self, skip: Skip) {
+        *match skip {
+            Skip::Disabled => &mut self.disabled,
+            Skip::Still => &mut self.still,
+            Skip::Interval => &mut self.interval,
+            Skip::Rate => &mut self.rate,
+        } += 1;
+    }
+
+    /// A waiting frame gave way to a newer one.
+    pub fn busy(&mut self) {
+        self.busy += 1;
+    }
+
+    pub fn error(&mut self) {
+        self.errors += 1;
+    }
+
+    pub fn preprocessed(&mut self, ms: f64) {
+        self.preprocess.add(ms);
+    }
+
+    /// A result came at `now_ns`.
+    pub fn analysed(&mut self, detections: usize, inference_ms: f64, now_ns: u64) {
+        self.analysed += 1;
+        self.detections += detections as u64;
+        self.inference.add(inference_ms);
+        self.fps.add(now_ns);
+    }
+
+    pub fn waited(&mut self, ms: f64) {
+        self.latency.add(ms);
+    }
+
+    /// Another model: what was measured of the last one says nothing about it.
+    pub fn model_changed(&mut self) {
+        self.inference.clear();
+        self.preprocess.clear();
+        self.latency.clear();
+    }
+
+    /// The latency to answer, in milliseconds.
+    pub fn reported_latency(&self) -> f64 {
+        self.reported
+    }
+
+    /// Whether the latency has changed so much that it must be told anew. `waits`: frames wait for results.
+    pub fn latency_changed(&mut self, waits: bool) -> bool {
+        let measured = match (waits, self.latency.get(99.0)) {
+            (false, _) => 0.0,
+            (true, Some(ms)) if self.latency.len() >= LATENCY_SAMPLES && self.frames % LATENCY_CHECK == 0 => ms,
+            _ => return false,
+        };
+        let changed = measured > self.reported * 1.2 + 2.0 || measured < self.reported * 0.5;
+        if changed {
+            self.reported = measured;
+        }
+        changed
+    }
+
+    /// The property `stats`.
+    pub fn structure(mut self, model: &str, engine: &Engine, now_ns: u64) -> gst::Structure {
+        let info = engine.info();
+        let labels = gst::Array::new(info.spec.labels.iter().map(|label| label.as_ref()));
+        let conclusions = gst::Array::new(info.conclusions.iter());
+        gst::Structure::builder("nvrinfer-stats")
+            .field("frames", self.frames)
+            .field("analysed", self.analysed)
+            .field("detections", self.detections)
+            .field("skipped-disabled", self.disabled)
+            .field("skipped-still", self.still)
+            .field("skipped-interval", self.interval)
+            .field("skipped-rate", self.rate)
+            .field("skipped-busy", self.busy)
+            .field("errors", self.errors)
+            .field("fps", self.fps.rate(now_ns).unwrap_or(0.0))
+            .field("inference-p50-ms", self.inference.get(50.0).unwrap_or(0.0))
+            .field("inference-p99-ms", self.inference.get(99.0).unwrap_or(0.0))
+            .field("preprocess-p50-ms", self.preprocess.get(50.0).unwrap_or(0.0))
+            .field("preprocess-p99-ms", self.preprocess.get(99.0).unwrap_or(0.0))
+            .field("latency-p99-ms", self.latency.get(99.0).unwrap_or(0.0))
+            .field("model", model)
+            .field("model-id", info.id.as_ref())
+            .field("model-type", info.spec.model_type.name())
+            .field("width", info.spec.input.width as u32)
+            .field("height", info.spec.input.height as u32)
+            .field("labels", labels)
+            .field("device", info.device.name())
+            .field("batch", info.batch as u32)
+            .field("workers", info.workers as u32)
+            .field("users", engine.users() as u32)
+            .field("load-time-ms", info.load_time.as_secs_f64() * 1e3)
+            .field("conclusions", conclusions)
+            .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_is_told_when_it_changes_and_not_before() {
+        let mut stats = Stats::default();
+        let mut told = Vec::new();
+        for (count, ms, waits) in [(64, 10.0, true), (64, 11.0, true), (1024, 30.0, true), (600, 5.0, true), (3, 5.0, false)] {
+            for _ in 0..count {
+                stats.frames += 1;
+                stats.waited(ms);
+                if stats.latency_changed(waits) {
+                    told.push(stats.reported_latency());
+                }
+            }
+        }
+        assert_eq!(told, [10.0, 30.0, 5.0, 0.0]);
+    }
+}

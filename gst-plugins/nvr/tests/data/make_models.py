@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""Makes the tiny detectors that the nvrinfer tests run. Needs the `onnx` package; the results are committed.
+
+Each looks at the mean brightness of its input and answers with one box, whose class is brightness x 10 rounded:
+a frame of one grey therefore says by its class which frame it was. Layout: end to end, N x 1 x 6.
+"""
+import pathlib
+import onnx
+from onnx import TensorProto as T, helper as h, numpy_helper as nh
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+
+
+def brightness(name, batch, prefix, classes=11, score=0.9, work=0, nan=False, task="detect"):
+    """`work` squares a 256 x 256 matrix that many times, so that one inference takes measurable time."""
+    nodes, inits = [], []
+
+    def const(key, value):
+        inits.append(nh.from_array(np.asarray(value), key))
+        return key
+
+    nodes.append(h.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0))
+    mean = "mean"
+    if work:
+        nodes.append(h.make_node("ReduceMean", ["mean"], ["scalar"], axes=[0], keepdims=1))
+        nodes.append(h.make_node("Expand", ["scalar", const("square", np.array([256, 256], np.int64))], ["m0"]))
+        for i in range(work):
+            nodes.append(h.make_node("MatMul", [f"m{i}", f"m{i}"], [f"p{i}"]))
+            nodes.append(h.make_node("Mul", [f"p{i}", const(f"k{i}", np.float32(1 / 256))], [f"m{i + 1}"]))
+        nodes.append(h.make_node("ReduceMean", [f"m{work}"], ["burnt"], axes=[0, 1], keepdims=0))
+        nodes.append(h.make_node("Mul", ["burnt", const("zero", np.float32(0))], ["nothing"]))
+        nodes.append(h.make_node("Add", ["mean", "nothing"], ["mean2"]))
+        mean = "mean2"
+    nodes.append(h.make_node("Mul", [mean, const("ten", np.float32(10))], ["scaled"]))
+    nodes.append(h.make_node("Round", ["scaled"], ["class"]))
+    nodes.append(h.make_node("Reshape", ["class", const("column", np.array([-1, 1, 1], np.int64))], ["class3"]))
+    nodes.append(h.make_node("Mul", ["class3", const("none", np.float32(0))], ["zero3"]))
+    box = np.array([[[8, 8, 24, 24, np.nan if nan else score]]], np.float32)
+    nodes.append(h.make_node("Add", ["zero3", const("box", box)], ["boxes"]))
+    nodes.append(h.make_node("Concat", ["boxes", "class3"], ["output0"], axis=2))
+
+    graph = h.make_graph(
+        nodes, name,
+        [h.make_tensor_value_info("images", T.FLOAT, [batch, 3, 32, 32])],
+        [h.make_tensor_value_info("output0", T.FLOAT, [batch, 1, 6])], inits)
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 13)], ir_version=8, producer_name="nvr tests")
+    h.set_model_props(model, {
+        "names": "{" + ", ".join(f"{i}: '{prefix}{i}'" for i in range(classes)) + "}",
+        "task": task, "stride": "32", "imgsz": "[32, 32]",
+    })
+    onnx.checker.check_model(model)
+    onnx.save(model, HERE / f"{name}.onnx")
+
+
+brightness("grey_a", 1, "a")
+brightness("grey_b", 1, "b")
+brightness("grey_batch", "N", "n")
+brightness("grey_batch4", 4, "f")
+brightness("grey_slow", 1, "s", work=24)
+brightness("grey_nan", 1, "x", nan=True)
