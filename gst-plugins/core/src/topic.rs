@@ -3,9 +3,13 @@
 /// Why a prefix or an instance id cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TopicError {
-    #[error("topic prefix {0:?} must not be empty, start or end with '/', or hold '+', '#' or control characters")]
+    #[error(
+        "topic prefix {0:?} must not be empty, start or end with '/', or hold '+', '#' or control characters"
+    )]
     Prefix(String),
-    #[error("instance id {0:?} must be 1 to 128 letters, digits, '-', '_' or '.', and not the reserved word \"ack\"")]
+    #[error(
+        "instance id {0:?} must be 1 to 128 letters, digits, '-', '_' or '.', and not the reserved word \"ack\""
+    )]
     InstanceId(String),
 }
 
