@@ -91,6 +91,26 @@ pub struct Options {
     pub port: u16,
     /// User and password that clients must give; `None` lets everyone in.
     pub credentials: Option<(String, String)>,
+    /// Told of every access unit of a recorded file as it is sent.
+    pub on_send: Option<SendHook>,
+}
+
+/// Called with a path (`/0`) and how many access units were sent there since its stream began. Runs on the thread that
+/// paces all files: it must return at once.
+#[derive(Clone)]
+#[allow(clippy::type_complexity, reason = "the type is this one's subject")]
+pub struct SendHook(Arc<dyn Fn(&str, u64) + Send + Sync>);
+
+impl SendHook {
+    pub fn new(hook: impl Fn(&str, u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+}
+
+impl std::fmt::Debug for SendHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SendHook")
+    }
 }
 
 /// A running server; stops when dropped.
@@ -156,7 +176,7 @@ impl RtspServer {
                 let _ = context.with_thread_default(|| main_loop.run());
             }
         })?;
-        let feeds = Arc::new(Feeds::default());
+        let feeds = Arc::new(Feeds { on_send: options.on_send.clone(), ..Feeds::default() });
         let pacer = thread::Builder::new().name("rtsp-pacer".into()).spawn({
             let feeds = feeds.clone();
             move || feeds.run()
@@ -247,6 +267,7 @@ impl RtspServer {
         let paused = Arc::new(AtomicBool::new(false));
         self.paused.lock().insert(mount.to_owned(), paused.clone());
         let feeds = Arc::downgrade(&self.feeds);
+        let mount: Arc<str> = mount.into();
         factory.connect_media_configure(move |_, media| {
             let source = media.element().downcast::<gst::Bin>().ok().and_then(|bin| bin.by_name("source"));
             let (Some(source), Some(feeds)) = (source.and_downcast::<AppSrc>(), feeds.upgrade()) else {
@@ -266,7 +287,14 @@ impl RtspServer {
                     }
                 }
             });
-            feeds.add(Feed { source, clip: clip.clone(), next: 0, origin: None, paused: paused.clone() });
+            feeds.add(Feed {
+                source,
+                clip: clip.clone(),
+                mount: mount.clone(),
+                next: 0,
+                origin: None,
+                paused: paused.clone(),
+            });
         });
         Ok(())
     }
@@ -449,6 +477,7 @@ impl Clip {
 struct Feed {
     source: AppSrc,
     clip: Arc<Clip>,
+    mount: Arc<str>,
     next: u64,
     /// When unit 0 was due: here, and in the media's running time. Open until the media plays.
     origin: Option<(Instant, gst::ClockTime)>,
@@ -460,6 +489,15 @@ struct Feed {
 struct Feeds {
     state: Mutex<(Vec<Feed>, bool)>,
     wake: Condvar,
+    on_send: Option<SendHook>,
+}
+
+/// An access unit that is to be sent now.
+struct Due {
+    source: AppSrc,
+    unit: gst::Buffer,
+    mount: Arc<str>,
+    number: u64,
 }
 
 impl Feeds {
@@ -482,7 +520,7 @@ impl Feeds {
     }
 
     fn run(&self) {
-        let mut due: Vec<(AppSrc, gst::Buffer)> = Vec::new();
+        let mut due: Vec<Due> = Vec::new();
         loop {
             {
                 let mut state = self.state.lock();
@@ -498,9 +536,12 @@ impl Feeds {
                     self.wake.wait_for(&mut state, next.unwrap_or(Self::IDLE));
                 }
             }
-            for (source, unit) in due.drain(..) {
+            for Due { source, unit, mount, number } in due.drain(..) {
                 // Flushing means that the last client has left; the feed goes when the media says so.
-                let _ = source.push_buffer(unit);
+                let sent = source.push_buffer(unit).is_ok();
+                if let Some(SendHook(hook)) = self.on_send.as_ref().filter(|_| sent) {
+                    hook(&mount, number);
+                }
             }
         }
     }
@@ -508,7 +549,7 @@ impl Feeds {
 
 impl Feed {
     /// Takes what is due; returns how long until something is.
-    fn collect(&mut self, now: Instant, due: &mut Vec<(AppSrc, gst::Buffer)>) -> Duration {
+    fn collect(&mut self, now: Instant, due: &mut Vec<Due>) -> Duration {
         let Some((start, base)) = self.origin.or_else(|| {
             let base = self.source.current_running_time()?;
             self.origin = Some((now, base));
@@ -527,7 +568,12 @@ impl Feed {
             if let Some(mut unit) = self.clip.unit(self.next) {
                 let buffer = unit.make_mut();
                 buffer.set_pts(buffer.pts().map(|pts| pts + base));
-                due.push((self.source.clone(), unit));
+                due.push(Due {
+                    source: self.source.clone(),
+                    unit,
+                    mount: self.mount.clone(),
+                    number: self.next,
+                });
             }
             self.next += 1;
         }
