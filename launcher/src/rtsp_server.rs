@@ -631,9 +631,15 @@ mod tests {
     fn a_file_repeats_at_its_own_pace_with_times_that_go_on() {
         let folder = tempfile::tempdir().unwrap();
         let Some(file) = clip(folder.path()) else { return };
-        let server = RtspServer::start().unwrap();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let hook = SendHook::new({
+            let sent = sent.clone();
+            move |path, number| sent.lock().push((path.to_owned(), number))
+        });
+        let server = RtspServer::with_options(Options { on_send: Some(hook), ..Options::default() }).unwrap();
         let uri = server.add_camera("0", &Camera::File(file)).unwrap();
         for protocols in ["protocols=tcp", "protocols=udp"] {
+            sent.lock().clear();
             let (pipeline, sink) = client(&uri, protocols);
             let mut times = Vec::new();
             let mut began = None;
@@ -648,6 +654,13 @@ mod tests {
             let span = Duration::from(*times.last().unwrap() - times[0]);
             assert!(span.abs_diff(Duration::from_millis(39 * 40)) < Duration::from_millis(200), "{span:?}");
             assert!(took > span / 2, "{span:?} of video were sent in {took:?}");
+            let sent: Vec<_> = std::mem::take(&mut *sent.lock());
+            let count = sent.len() as u64;
+            assert!(count >= 40, "the hook was told of {count} frames");
+            assert!(
+                sent.iter().zip(0..).all(|((path, number), n)| path == "/0" && *number == n),
+                "every frame once, in order, from 0: {sent:?}"
+            );
             pipeline.set_state(gst::State::Null).unwrap();
         }
     }
