@@ -119,16 +119,9 @@ fn elements_page_is_current() {
     if let Some((number, (wanted, found))) =
         wanted.lines().zip(found.lines()).enumerate().find(|(_, (wanted, found))| wanted != found)
     {
-        panic!(
-            "docs/ref/elements.md is out of date, run `make docs`. Line {}:\n  has   {found}\n  needs {wanted}",
-            number + 1
-        );
+        panic!("docs/ref/elements.md is out of date, run `make docs`. Line {}:\n  has   {found}\n  needs {wanted}", number + 1);
     }
-    assert_eq!(
-        wanted.lines().count(),
-        found.lines().count(),
-        "docs/ref/elements.md is out of date, run `make docs`"
-    );
+    assert_eq!(wanted.lines().count(), found.lines().count(), "docs/ref/elements.md is out of date, run `make docs`");
 }
 
 #[test]
@@ -191,8 +184,7 @@ fn named_files_exist() {
     for (page, text) in pages() {
         let named = text.split(|c: char| c.is_whitespace() || "`()[]\"'|,;<>".contains(c));
         for name in named.map(|name| name.trim_end_matches(['.', ':'])) {
-            let ours =
-                ["pipelines/", "config/", "docker/", "scripts/", "tests/", "gst-plugins/", "launcher/"];
+            let ours = ["pipelines/", "config/", "docker/", "scripts/", "tests/", "gst-plugins/", "launcher/"];
             if ours.iter().any(|folder| name.starts_with(folder))
                 && !name.contains(['*', '{', '…', '$'])
                 && !root().join(name).exists()
@@ -201,9 +193,5 @@ fn named_files_exist() {
             }
         }
     }
-    assert!(
-        missing.is_empty(),
-        "pages name files that do not exist:\n{}",
-        Vec::from_iter(missing).join("\n")
-    );
+    assert!(missing.is_empty(), "pages name files that do not exist:\n{}", Vec::from_iter(missing).join("\n"));
 }

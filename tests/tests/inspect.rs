@@ -53,11 +53,8 @@ fn plugin_and_elements_are_complete_without_onnx_runtime() {
     assert!(field(&plugin, "Filename").ends_with("libgstnvr.so"), "{plugin}");
 
     // "  nvrinfer: NVR inference"
-    let elements: Vec<_> = plugin
-        .lines()
-        .filter_map(|line| line.trim_start().split_once(": NVR "))
-        .map(|(name, _)| name)
-        .collect();
+    let elements: Vec<_> =
+        plugin.lines().filter_map(|line| line.trim_start().split_once(": NVR ")).map(|(name, _)| name).collect();
     for name in ["nvrinfer", "nvrmqttsink", "nvrsrc", "nvrtestsrc"] {
         assert!(elements.contains(&name), "{name} is not in the plugin:\n{plugin}");
     }

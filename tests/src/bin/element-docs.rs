@@ -82,18 +82,8 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
     let instance = factory.create().build()?;
 
     writeln!(page, "\n## {name}\n")?;
-    writeln!(
-        page,
-        "**{}** ({}). {}\n\n{notes}\n",
-        factory.longname(),
-        factory.klass(),
-        factory.description()
-    )?;
-    writeln!(
-        page,
-        "```sh\n{}\n```\n",
-        example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! ")
-    )?;
+    writeln!(page, "**{}** ({}). {}\n\n{notes}\n", factory.longname(), factory.klass(), factory.description())?;
+    writeln!(page, "```sh\n{}\n```\n", example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! "))?;
 
     writeln!(page, "| pad | direction | when | caps |\n| --- | --- | --- | --- |")?;
     let mut templates: Vec<_> = factory.static_pad_templates().into_iter().collect();
@@ -121,19 +111,10 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
         let (kind, default) = kind_and_default(&pspec);
         let blurb = pspec.blurb().unwrap_or_default();
         ensure!(!blurb.is_empty(), "property {} has no blurb", pspec.name());
-        writeln!(
-            page,
-            "| `{}` | {kind} | {default} | {} | {} |",
-            pspec.name(),
-            mutability(&pspec),
-            cell(blurb)
-        )?;
+        writeln!(page, "| `{}` | {kind} | {default} | {} | {} |", pspec.name(), mutability(&pspec), cell(blurb))?;
     }
 
-    if instance
-        .find_property("stats")
-        .is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type()))
-    {
+    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type())) {
         if let Some(stats) = instance.property::<Option<gst::Structure>>("stats") {
             let fields: Vec<_> = stats
                 .iter()
@@ -185,11 +166,7 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
                 };
                 let range = match (low == <$value>::MIN, high == <$value>::MAX) {
                     (true, true) => String::new(),
-                    _ => format!(
-                        ", {} to {}",
-                        bound(low, <$value>::MIN, "lowest"),
-                        bound(high, <$value>::MAX, "any")
-                    ),
+                    _ => format!(", {} to {}", bound(low, <$value>::MIN, "lowest"), bound(high, <$value>::MAX, "any")),
                 };
                 return (format!("{}{range}", $name), format!("`{}`", number.default_value()));
             }
