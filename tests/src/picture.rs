@@ -32,70 +32,92 @@ impl Picture {
         Self { width, height, rgb: rows.flat_map(|row| &row[..width * 3]).copied().collect() }
     }
 
-    fn pixel(&self, x: usize, y: usize) -> [i32; 3] {
-        let at = (y * self.width + x) * 3;
-        [0, 1, 2].map(|c| i32::from(self.rgb[at + c]))
-    }
-
     /// The picture in another format, each row followed by `padding` bytes of rubbish. Planar formats are BT.601,
     /// 16 to 235, by the integer formulas that `tests/bench/reference.py` also has.
     pub fn to(&self, format: PixelFormat, padding: usize) -> RawPicture {
-        let (width, height) = (self.width, self.height);
+        let pixels = |bytes: fn(&mut Vec<u8>, &[u8])| {
+            let mut plane = Rows::new(padding);
+            for row in self.rgb.chunks_exact(self.width * 3) {
+                plane.push(|out| row.chunks_exact(3).for_each(|pixel| bytes(out, pixel)));
+            }
+            plane.finish()
+        };
         let planes = match format {
-            PixelFormat::Rgb => vec![self.packed(padding, |[r, g, b]| vec![r, g, b])],
-            PixelFormat::Bgr => vec![self.packed(padding, |[r, g, b]| vec![b, g, r])],
-            PixelFormat::Rgbx => vec![self.packed(padding, |[r, g, b]| vec![r, g, b, 77])],
-            PixelFormat::Bgrx => vec![self.packed(padding, |[r, g, b]| vec![b, g, r, 77])],
-            PixelFormat::Gray8 => vec![self.packed(padding, |rgb| vec![luma(rgb)])],
+            PixelFormat::Rgb => vec![pixels(|out, p| out.extend_from_slice(p))],
+            PixelFormat::Bgr => vec![pixels(|out, p| out.extend_from_slice(&[p[2], p[1], p[0]]))],
+            PixelFormat::Rgbx => vec![pixels(|out, p| out.extend_from_slice(&[p[0], p[1], p[2], 77]))],
+            PixelFormat::Bgrx => vec![pixels(|out, p| out.extend_from_slice(&[p[2], p[1], p[0], 77]))],
+            PixelFormat::Gray8 => vec![pixels(|out, p| out.push(luma(p)))],
             PixelFormat::Nv12 => {
-                let chroma = self.chroma().map(|row| row.flatten().collect());
-                vec![self.packed(padding, |rgb| vec![luma(rgb)]), padded(chroma, padding)]
+                let mut chroma = Rows::new(padding);
+                self.chroma(|row| chroma.push(|out| row.iter().for_each(|uv| out.extend_from_slice(uv))));
+                vec![pixels(|out, p| out.push(luma(p))), chroma.finish()]
             }
             PixelFormat::I420 => {
-                let plane =
-                    |i: usize| padded(self.chroma().map(|row| row.map(|uv| uv[i]).collect()), padding);
-                vec![self.packed(padding, |rgb| vec![luma(rgb)]), plane(0), plane(1)]
+                let (mut u, mut v) = (Rows::new(padding), Rows::new(padding));
+                self.chroma(|row| {
+                    u.push(|out| row.iter().for_each(|uv| out.push(uv[0])));
+                    v.push(|out| row.iter().for_each(|uv| out.push(uv[1])));
+                });
+                vec![pixels(|out, p| out.push(luma(p))), u.finish(), v.finish()]
             }
         };
-        RawPicture { format, width, height, planes }
-    }
-
-    fn packed(&self, padding: usize, bytes: impl Fn([i32; 3]) -> Vec<i32>) -> (Vec<u8>, usize) {
-        let row = |y| (0..self.width).flat_map(|x| bytes(self.pixel(x, y))).map(|v| v as u8).collect();
-        padded((0..self.height).map(row), padding)
+        RawPicture { format, width: self.width, height: self.height, planes }
     }
 
     /// Rows of U and V, each from the mean of the two by two pixels that it covers.
-    fn chroma(&self) -> impl Iterator<Item = impl Iterator<Item = [u8; 2]>> {
-        (0..self.height.div_ceil(2)).map(move |row| {
-            (0..self.width.div_ceil(2)).map(move |column| {
-                let mut sum = [0; 3];
-                let mut count = 0;
-                for y in (2 * row..2 * row + 2).filter(|y| *y < self.height) {
-                    for x in (2 * column..2 * column + 2).filter(|x| *x < self.width) {
-                        let pixel = self.pixel(x, y);
-                        sum = [0, 1, 2].map(|c| sum[c] + pixel[c]);
+    fn chroma(&self, mut take: impl FnMut(&[[u8; 2]])) {
+        let mut line = Vec::new();
+        for rows in self.rgb.chunks(self.width * 6) {
+            line.clear();
+            for column in (0..self.width).step_by(2) {
+                let (mut sum, mut count) = ([0i32; 3], 0);
+                for row in rows.chunks_exact(self.width * 3) {
+                    for pixel in row[column * 3..].chunks_exact(3).take(2) {
+                        for (sum, value) in sum.iter_mut().zip(pixel) {
+                            *sum += i32::from(*value);
+                        }
                         count += 1;
                     }
                 }
                 let [r, g, b] = sum.map(|sum| (sum + count / 2) / count);
                 let u = ((-38 * r - 74 * g + 112 * b + 128) >> 8) + 128;
                 let v = ((112 * r - 94 * g - 18 * b + 128) >> 8) + 128;
-                [u as u8, v as u8]
-            })
-        })
+                line.push([u as u8, v as u8]);
+            }
+            take(&line);
+        }
     }
 }
 
-fn luma([r, g, b]: [i32; 3]) -> i32 {
-    ((66 * r + 129 * g + 25 * b + 128) >> 8) + 16
+fn luma(rgb: &[u8]) -> u8 {
+    let [r, g, b] = [0, 1, 2].map(|c| i32::from(rgb[c]));
+    (((66 * r + 129 * g + 25 * b + 128) >> 8) + 16) as u8
 }
 
-/// Rows with rubbish between them (none after the last), and their distance.
-fn padded(rows: impl Iterator<Item = Vec<u8>>, padding: usize) -> (Vec<u8>, usize) {
-    let rows: Vec<_> = rows.collect();
-    let stride = rows.first().map_or(0, Vec::len) + padding;
-    (rows.join(&vec![0xa5; padding][..]), stride)
+/// A plane with rubbish between its rows, none after the last.
+struct Rows {
+    data: Vec<u8>,
+    padding: usize,
+    stride: usize,
+}
+
+impl Rows {
+    fn new(padding: usize) -> Self {
+        Self { data: Vec::new(), padding, stride: 0 }
+    }
+
+    fn push(&mut self, row: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.data.len();
+        row(&mut self.data);
+        self.data.resize(self.data.len() + self.padding, 0xa5);
+        self.stride = self.data.len() - start;
+    }
+
+    fn finish(mut self) -> (Vec<u8>, usize) {
+        self.data.truncate(self.data.len() - self.padding);
+        (self.data, self.stride)
+    }
 }
 
 /// Memory of one frame.
