@@ -163,15 +163,16 @@ def grid():
     return cx, cy
 
 
-def train(data, minutes, batch, seed):
+def train(data, steps, batch, seed):
     pictures, klass, weight, box = data
     torch.manual_seed(seed)
     model = Detector().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
     cx, cy = grid()
-    start, step, lost = time.monotonic(), 0, 0.0
+    noise = torch.randn(16, 3, HEIGHT, WIDTH)
+    start, lost = time.monotonic(), 0.0
     order = torch.randperm(len(pictures))
-    while (share := (time.monotonic() - start) / (minutes * 60)) < 1:
+    for step in range(1, steps + 1):
         if len(order) < batch:
             order = torch.randperm(len(pictures))
         pick, order = order[:batch], order[batch:]
@@ -182,12 +183,16 @@ def train(data, minutes, batch, seed):
         contrast, brightness = 0.75 + 0.5 * torch.rand(batch, 1, 1, 1), 0.24 * torch.rand(batch, 1, 1, 1) - 0.12
         tint = 0.94 + 0.12 * torch.rand(batch, 3, 1, 1)
         x = ((x - 0.5) * contrast + 0.5 + brightness) * tint
-        x = (x + 0.02 * torch.rand(batch, 1, 1, 1) * torch.randn_like(x)).clamp(0, 1)
+        shift = (int(torch.randint(HEIGHT, ())), int(torch.randint(WIDTH, ())))
+        grain = noise.roll(shift, (2, 3))[torch.randint(len(noise), (batch,))]
+        x = torch.addcmul(x, grain, 0.02 * torch.rand(batch, 1, 1, 1)).clamp_(0, 1)
 
-        warm = min(1.0, (step + 1) / 50)
+        warm = min(1.0, step / 50)
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * warm * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-5
-        raw = model(x.contiguous(memory_format=torch.channels_last)).flatten(2)
+            group["lr"] = 3e-3 * warm * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = model(x.contiguous(memory_format=torch.channels_last))
+        raw = raw.float().flatten(2)
         k, w, b = k.flatten(1), w.flatten(1), b.flatten(2)
         positive = k >= 0
         count = positive.sum().clamp(min=1)
@@ -202,10 +207,9 @@ def train(data, minutes, batch, seed):
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimiser.step()
-        step += 1
         lost += loss.item()
         if step % 50 == 0:
-            print(f"step {step}: loss {lost / 50:.3f}, {100 * share:.0f}% of the time", flush=True)
+            print(f"step {step} of {steps}: loss {lost / 50:.3f}, {time.monotonic() - start:.0f} s", flush=True)
             lost = 0.0
     return model.eval()
 
@@ -346,9 +350,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dump-scene", required=True, help="the built example of nvr-core")
     parser.add_argument("--out", required=True, help="ONNX file to write")
-    parser.add_argument("--scenes", type=int, default=1200)
+    parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--frames", type=int, default=4, help="per scene")
-    parser.add_argument("--minutes", type=float, default=9, help="training time")
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
@@ -358,7 +362,7 @@ def main():
     start = time.monotonic()
     data = load(arguments.dump_scene, arguments.scenes, arguments.frames, 0)
     print(f"{len(data[0])} pictures in {time.monotonic() - start:.0f} s", flush=True)
-    export(train(data, arguments.minutes, arguments.batch, arguments.seed), arguments.out)
+    export(train(data, arguments.steps, arguments.batch, arguments.seed), arguments.out)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(arguments.out, options)

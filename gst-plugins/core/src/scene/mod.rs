@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::{
     detection::Detection,
-    frame::{FrameError, PixelFormat},
+    frame::{ColorMatrix, ColorRange, FrameError, PixelFormat},
     geometry::Rect,
 };
 use raster::{Area, OwnerMask, Rasteriser};
@@ -177,14 +177,13 @@ impl Scene {
         *self = Self { still, ..Self::new(&config) };
     }
 
-    /// Draws everything that stands still, so that the first frame takes no longer than the others.
-    pub fn prepare(&mut self, frame: &FrameMut<'_>) {
+    /// Draws everything that stands still, so that the first frame of this format takes no longer than the others.
+    pub fn prepare(&mut self, format: PixelFormat, matrix: ColorMatrix, range: ColorRange) {
         let Self { still, config, .. } = self;
-        let fits = |s: &Still| s.format == frame.format && s.matrix == frame.matrix && s.range == frame.range;
+        let fits = |s: &Still| (s.format, s.matrix, s.range) == (format, matrix, range);
         if !still.as_ref().is_some_and(fits) {
             let rgb = backdrop::render(config);
-            let size = (config.width, config.height);
-            *still = Some(Still::from_rgb(&rgb, size, frame.format, frame.matrix, frame.range));
+            *still = Some(Still::from_rgb(&rgb, (config.width, config.height), format, matrix, range));
         }
     }
 
@@ -197,7 +196,7 @@ impl Scene {
         if expected != got {
             return Err(SceneError::Size { expected, got });
         }
-        self.prepare(frame);
+        self.prepare(frame.format, frame.matrix, frame.range);
         let Self { config, still, mask, raster, sketch, poses, areas, truth, noise } = self;
         if let Some(still) = still {
             still.copy_to(frame);

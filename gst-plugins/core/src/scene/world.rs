@@ -95,8 +95,8 @@ fn bands(kind: SceneKind, class: Class) -> &'static [[f32; 2]] {
     match (kind, class) {
         (SceneKind::Yard, Class::Car) => &[[0.42, 0.66]],
         (SceneKind::Yard, _) => &[[0.0, 0.36], [0.72, 1.0]],
-        (SceneKind::Street, Class::Car) => &[[0.36, 0.7]],
-        (SceneKind::Street, _) => &[[0.0, 0.18], [0.86, 1.0]],
+        (SceneKind::Street, Class::Car) => &[[0.18, 0.88]],
+        (SceneKind::Street, _) => &[[0.0, 0.16], [0.88, 1.0]],
         (SceneKind::Room, _) => &[[0.0, 1.0]],
     }
 }
