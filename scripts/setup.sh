@@ -6,11 +6,12 @@ cd "$(dirname "$0")/.."
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/setup.sh [--check] [--dev]
+Usage: scripts/setup.sh [--check] [--dev | --runtime]
 
 Installs what building and running need: GStreamer and its plugins, a C compiler, ONNX Runtime.
-  --check  install nothing; name what is missing and exit 1 if anything is
-  --dev    also what the tests need: mosquitto, cargo-nextest, cargo-deny
+  --check    install nothing; name what is missing and exit 1 if anything is
+  --dev      also what the tests need: mosquitto, cargo-nextest, cargo-deny
+  --runtime  only what running needs: neither headers nor a compiler nor Rust
 
 ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
 the onnxruntime Python wheel, checked against the hash in scripts/, and put into the data directory:
@@ -18,11 +19,12 @@ NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr. No Python packag
 TEXT
 }
 
-check=false dev=false
+check=false dev=false runtime=false
 for argument in "$@"; do
     case $argument in
         --check) check=true ;;
         --dev) dev=true ;;
+        --runtime) runtime=true ;;
         -h | --help) usage; exit 0 ;;
         *) echo "setup: unknown option $argument" >&2; usage >&2; exit 2 ;;
     esac
@@ -36,26 +38,25 @@ say() { echo "setup: $*"; }
 lack() { missing+=("$*"); echo "setup: missing: $*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Runs a command as root: directly, by sudo, or not at all.
+# Runs a command as root, directly or by sudo.
 as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
-        sudo "$@"
-    else
-        return 1
-    fi
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
+can_be_root() { [ "$(id -u)" = 0 ] || { have sudo && { [ -t 0 ] || sudo -n true 2>/dev/null; }; }; }
 
 # --- Packages of the distribution -------------------------------------------------------------------
 
 packages=(
-    gcc libc6-dev make pkg-config ca-certificates
-    libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
-    libgstrtspserver-1.0-dev
-    gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
-    gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav
+    ca-certificates gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+    gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav libgstrtspserver-1.0-0
 )
+if ! $runtime; then
+    packages+=(
+        gcc libc6-dev make pkg-config
+        libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
+        libgstrtspserver-1.0-dev
+    )
+fi
 if $dev; then
     packages+=(mosquitto mosquitto-clients)
 fi
@@ -65,12 +66,17 @@ installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx
 apt_install() {
     if $check; then
         lack "packages: $*"
-    else
-        say "installing: $*"
-        if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
-            ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; then
-            lack "packages; install them as root with: apt-get update && apt-get install --no-install-recommends $*"
-        fi
+        return
+    fi
+    local command="apt-get update && apt-get install --no-install-recommends $*"
+    if ! can_be_root; then
+        lack "packages; as root, run: $command"
+        return
+    fi
+    say "installing: $*"
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q ||
+        ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; then
+        lack "packages, see the messages of apt above; the command was: $command"
     fi
 }
 
@@ -82,10 +88,12 @@ if have apt-get && have dpkg-query; then
     if [ ${#wanted[@]} -gt 0 ]; then apt_install "${wanted[@]}"; fi
 else
     say "this system has no apt; looking for what Debian calls: ${packages[*]}"
-    for tool in gcc make pkg-config gst-launch-1.0; do
+    tools=(gst-launch-1.0)
+    if ! $runtime; then tools+=(gcc make pkg-config); fi
+    for tool in "${tools[@]}"; do
         have "$tool" || lack "program $tool"
     done
-    for library in gstreamer-1.0 gstreamer-base-1.0 gstreamer-app-1.0 gstreamer-video-1.0 \
+    $runtime || for library in gstreamer-1.0 gstreamer-base-1.0 gstreamer-app-1.0 gstreamer-video-1.0 \
         gstreamer-rtsp-server-1.0 gstreamer-check-1.0; do
         pkg-config --exists "$library >= 1.22" 2>/dev/null || lack "library $library 1.22 or newer, with its headers"
     done
@@ -97,7 +105,9 @@ fi
 
 # --- Rust -------------------------------------------------------------------------------------------
 
-if ! have cargo || ! have rustc; then
+if $runtime; then
+    :
+elif ! have cargo || ! have rustc; then
     lack "Rust $min_rust or newer; install it from https://rustup.rs, or on Debian 13: apt-get install rustup && rustup default stable"
 else
     rust=$(rustc --version | cut -d' ' -f2)

@@ -1,1 +1,12 @@
+//! Runs NVR graphs: graph files and site files, their parameters, the supervision of camera branches, and the
+//! command line `nvr-launch`.
+
+pub mod check;
+pub mod diagnostics;
+pub mod graph;
+pub mod redact;
 pub mod rtsp_server;
+pub mod runtime;
+pub mod site;
+pub mod template;
+pub mod values;

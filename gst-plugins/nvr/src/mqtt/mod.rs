@@ -1,1 +1,25 @@
 //! MQTT connections, shared per process and broker.
+//!
+//! An element keeps a [`BrokerSettings`] among its settings, resolves it when it starts and opens a [`Publisher`]:
+//! a bounded queue of its own in front of a connection that it shares with every element whose settings agree. The
+//! connection lives on a worker thread, reconnects for ever and never holds up whoever publishes.
+
+mod connection;
+mod options;
+mod publisher;
+mod tls;
+
+use std::sync::LazyLock;
+
+pub use connection::Status;
+pub use options::{BrokerSettings, Options, OptionsError, Will, default_instance_id};
+pub use publisher::{Message, Notice, Publisher, Stats};
+pub use rumqttc::QoS;
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "nvrmqtt",
+        gst::DebugColorFlags::empty(),
+        Some("MQTT connections of the NVR elements"),
+    )
+});

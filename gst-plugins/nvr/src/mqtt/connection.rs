@@ -1,0 +1,408 @@
+//! One connection to one broker: a worker thread that connects, feeds and reconnects for ever.
+//!
+//! rumqttc's event loop lives for one connection only and is fed one message at a time. Everything not confirmed
+//! stays in our hands: rumqttc forgets its pending messages when a broker has lost the session, and its state from
+//! before a cut confuses the next connection.
+//!
+//! Locks are held for a few instructions, one at a time, never while I/O or an observer runs.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use nvr_core::backoff::Backoff;
+use parking_lot::{Condvar, Mutex};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing,
+    Packet, QoS, Transport,
+};
+use tokio::sync::Notify;
+use tokio::time;
+
+use super::CAT;
+use super::options::{Options, OptionsError};
+use super::publisher::{self, Inner, MAX_PAYLOAD, Notice, Taken};
+use super::tls;
+
+/// A broker that goes silent is noticed after at most twice this.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// For the TCP connection, TLS and the MQTT greeting together.
+const CONNECT_TIMEOUT_S: u64 = 5;
+/// How long a broker may take over a farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A connection that lasted this long has proven itself: the next failure starts the backoff anew.
+const PROVEN: Duration = Duration::from_secs(10);
+/// Between attempts with credentials that the broker has refused.
+const REFUSED_DELAY: Duration = Duration::from_secs(60);
+/// QoS 1 messages sent ahead of their confirmations.
+const IN_FLIGHT: u16 = 100;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Status {
+    /// The first attempt since the start is under way.
+    Connecting,
+    Connected,
+    /// The last attempt failed or the connection was lost; the next attempt will come.
+    Down,
+}
+
+/// Shared by the publishers of one broker; the worker ends when the last is gone.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    worker: ThreadId,
+}
+
+pub(super) struct Shared {
+    options: Options,
+    publishers: Mutex<Vec<Weak<Inner>>>,
+    turn: AtomicUsize,
+    /// Something was queued, or the connection is to end.
+    work: Notify,
+    stopping: AtomicBool,
+    stop: Notify,
+    status: Mutex<Status>,
+    /// What the users were told of the outage.
+    outage: Mutex<Option<Outage>>,
+    reconnects: AtomicU64,
+    ended: Mutex<bool>,
+    end: Condvar,
+}
+
+#[derive(Clone)]
+struct Outage {
+    why: Arc<str>,
+    refused: bool,
+}
+
+static CONNECTIONS: Mutex<Vec<(Options, Weak<Connection>)>> = Mutex::new(Vec::new());
+
+impl Connection {
+    /// The connection with these options, made where there is none.
+    pub fn shared(options: &Options) -> Result<Arc<Self>, OptionsError> {
+        let mut connections = CONNECTIONS.lock();
+        connections.retain(|(_, connection)| connection.strong_count() > 0);
+        let known = connections.iter().find(|(known, _)| known == options);
+        if let Some(connection) = known.and_then(|(_, connection)| connection.upgrade()) {
+            return Ok(connection);
+        }
+        let connection = Arc::new(Self::start(options.clone())?);
+        connections.push((options.clone(), Arc::downgrade(&connection)));
+        Ok(connection)
+    }
+
+    fn start(options: Options) -> Result<Self, OptionsError> {
+        let shared = Arc::new(Shared {
+            options,
+            publishers: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            work: Notify::new(),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            status: Mutex::new(Status::Connecting),
+            outage: Mutex::new(None),
+            reconnects: AtomicU64::new(0),
+            ended: Mutex::new(false),
+            end: Condvar::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = {
+            let shared = shared.clone();
+            std::thread::Builder::new().name("nvr-mqtt".into()).spawn(move || {
+                runtime.block_on(run(&shared));
+                // A name lookup under way would hold up an orderly shutdown for as long as it takes.
+                runtime.shutdown_background();
+                *shared.ended.lock() = true;
+                shared.end.notify_all();
+            })?
+        };
+        Ok(Self { shared, worker: thread.thread().id() })
+    }
+
+    /// Adds a publisher. It learns at once of an outage that others already know of.
+    pub fn join(&self, publisher: &Arc<Inner>) {
+        self.shared.publishers.lock().push(Arc::downgrade(publisher));
+        let outage = self.shared.outage.lock().clone();
+        if let Some(outage) = outage {
+            publisher.notify(Notice::Disconnected(outage.why));
+        } else if self.status() == Status::Connected {
+            publisher.notify(Notice::Connected);
+        }
+    }
+
+    pub fn wake(&self) {
+        self.shared.work.notify_one();
+    }
+
+    pub fn status(&self) -> Status {
+        *self.shared.status.lock()
+    }
+
+    pub fn reconnects(&self) -> u64 {
+        self.shared.reconnects.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop.notify_one();
+        self.shared.work.notify_one();
+        // An observer on the worker may have held the last reference.
+        if std::thread::current().id() != self.worker {
+            let mut ended = self.shared.ended.lock();
+            if !*ended {
+                self.shared.end.wait_for(&mut ended, FAREWELL + FAREWELL / 2);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The publishers that are still there.
+    pub fn publishers(&self) -> Vec<Arc<Inner>> {
+        let mut list = self.publishers.lock();
+        list.retain(|publisher| publisher.strong_count() > 0);
+        list.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Which of `n` publishers is next.
+    pub fn turn(&self, n: usize) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed) % n.max(1)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn connected(&self) {
+        *self.status.lock() = Status::Connected;
+        *self.outage.lock() = None;
+        gst::info!(CAT, "{}: connected", self.options);
+        for publisher in self.publishers() {
+            publisher.wake();
+            publisher.notify(Notice::Connected);
+        }
+    }
+
+    fn disconnected(&self, why: &str, refused: bool) {
+        *self.status.lock() = Status::Down;
+        gst::debug!(CAT, "{}: {why}", self.options);
+        let news = {
+            let mut outage = self.outage.lock();
+            let known = outage.as_ref().is_some_and(|known| known.refused || !refused);
+            (!known).then(|| {
+                let why: Arc<str> = format!("MQTT broker {}: {why}", self.options).into();
+                *outage = Some(Outage { why: why.clone(), refused });
+                why
+            })
+        };
+        for publisher in self.publishers() {
+            publisher.wake();
+            if let Some(why) = &news {
+                publisher.notify(Notice::Disconnected(why.clone()));
+            }
+        }
+    }
+}
+
+/// Connects again and again until told to stop.
+async fn run(shared: &Shared) {
+    let mut backoff = Backoff::default();
+    let mut connections = 0u64;
+    while !shared.stopping() {
+        let begun = Instant::now();
+        let failure = match session(shared, &mut connections).await {
+            Ok(()) => break,
+            Err(failure) => failure,
+        };
+        if failure.connected && begun.elapsed() >= PROVEN {
+            backoff.reset();
+        }
+        let mut delay = backoff.next_delay(jitter());
+        if failure.refused {
+            delay = delay.max(REFUSED_DELAY.mul_f64(1.0 - 0.2 * jitter()));
+        }
+        shared.disconnected(&failure.why, failure.refused);
+        tokio::select! {
+            () = time::sleep(delay) => {}
+            () = shared.stop.notified() => break,
+        }
+    }
+}
+
+struct Failure {
+    why: String,
+    /// The broker turned the client away: trying again soon is pointless.
+    refused: bool,
+    connected: bool,
+}
+
+/// One connection, from the first packet to the last. `Ok` where it ended because it was to.
+async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> {
+    let options = mqtt_options(&shared.options).map_err(|error| Failure {
+        why: error.to_string(),
+        refused: false,
+        connected: false,
+    })?;
+    let (client, mut event_loop) = AsyncClient::new(options, 1);
+    event_loop.network_options.set_tcp_nodelay(true);
+    event_loop.network_options.set_connection_timeout(CONNECT_TIMEOUT_S);
+    tokio::select! {
+        greeting = event_loop.poll() => greeting.map_err(|error| failure(&error, false))?,
+        () = shared.stop.notified() => return Ok(()),
+    };
+    if *connections > 0 {
+        shared.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+    *connections += 1;
+    shared.connected();
+
+    let flight = RefCell::new(Flight::default());
+    let ended = exchange(shared, &client, event_loop, &flight).await;
+    flight.into_inner().give_back();
+    match ended {
+        None => Ok(()),
+        Some(_) if shared.stopping() => Ok(()),
+        Some(error) => Err(failure(&error, true)),
+    }
+}
+
+/// Feeds and polls until the connection breaks, which gives the error, or is to end.
+async fn exchange(
+    shared: &Shared,
+    client: &AsyncClient,
+    mut event_loop: EventLoop,
+    flight: &RefCell<Flight>,
+) -> Option<ConnectionError> {
+    let poll = async {
+        loop {
+            match event_loop.poll().await {
+                Ok(event) => Flight::follow(flight, &event),
+                Err(error) => return error,
+            }
+        }
+    };
+    // Never cancels the poll: a packet half written would be lost without a trace.
+    let feed = async {
+        while !shared.stopping() {
+            let Some(taken) = publisher::next(shared) else {
+                shared.work.notified().await;
+                continue;
+            };
+            let publish = taken.message.publish.clone();
+            flight.borrow_mut().submitted.push_back(taken);
+            // Fails only where the event loop is gone, and then `poll` says why.
+            let _ = client.publish_bytes(publish.topic, publish.qos, publish.retain, publish.payload).await;
+        }
+        let _ = client.disconnect().await;
+    };
+    let overdue = async {
+        shared.stop.notified().await;
+        time::sleep(FAREWELL).await;
+    };
+    tokio::pin!(poll);
+    tokio::select! {
+        error = &mut poll => Some(error),
+        () = feed => {
+            let _ = time::timeout(FAREWELL, poll).await;
+            None
+        }
+        () = overdue => None,
+    }
+}
+
+/// Messages that rumqttc has been given, in order.
+#[derive(Default)]
+struct Flight {
+    /// Not written yet.
+    submitted: VecDeque<Taken>,
+    /// Written and not confirmed, by packet id.
+    unconfirmed: VecDeque<(u16, Taken)>,
+}
+
+impl Flight {
+    /// Keeps book of what the event loop did. Messages are written in the order in which they were submitted.
+    fn follow(this: &RefCell<Self>, event: &Event) {
+        match event {
+            Event::Outgoing(Outgoing::Publish(id)) => {
+                let written = this.borrow_mut().submitted.pop_front();
+                if let Some(taken) = written.and_then(Taken::written) {
+                    this.borrow_mut().unconfirmed.push_back((*id, taken));
+                }
+            }
+            Event::Incoming(Packet::PubAck(ack)) => {
+                let confirmed = {
+                    let list = &mut this.borrow_mut().unconfirmed;
+                    let position = list.iter().position(|(id, _)| *id == ack.pkid);
+                    position.and_then(|position| list.remove(position))
+                };
+                if let Some((_, taken)) = confirmed {
+                    taken.confirmed();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns everything to its queue, in order.
+    fn give_back(self) {
+        let mut groups: Vec<(Arc<Inner>, Vec<_>)> = Vec::new();
+        for taken in self.unconfirmed.into_iter().map(|(_, taken)| taken).chain(self.submitted) {
+            match groups.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &taken.owner)) {
+                Some((_, messages)) => messages.push(taken.message),
+                None => groups.push((taken.owner, vec![taken.message])),
+            }
+        }
+        for (owner, messages) in groups {
+            owner.give_back(messages);
+        }
+    }
+}
+
+fn mqtt_options(options: &Options) -> Result<MqttOptions, OptionsError> {
+    let mut mqtt = MqttOptions::new(options.client_id(), options.host.clone(), options.port);
+    mqtt.set_keep_alive(KEEP_ALIVE);
+    mqtt.set_inflight(IN_FLIGHT);
+    // rumqttc's own limit is 10 KiB, which a crowd of detections exceeds.
+    mqtt.set_max_packet_size(MAX_PAYLOAD, MAX_PAYLOAD + 65536);
+    if let Some((user, password)) = &options.credentials {
+        mqtt.set_credentials(user.clone(), password.clone());
+    }
+    if let Some(will) = &options.will {
+        mqtt.set_last_will(LastWill::new(&will.topic, will.payload.clone(), QoS::AtLeastOnce, will.retain));
+    }
+    if options.tls {
+        mqtt.set_transport(Transport::tls_with_config(tls::client_config(options)?.into()));
+    }
+    Ok(mqtt)
+}
+
+fn failure(error: &ConnectionError, connected: bool) -> Failure {
+    let (why, refused) = match error {
+        ConnectionError::ConnectionRefused(code) => match code {
+            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+                ("refuses user name or password; correct them in `broker`".into(), true)
+            }
+            ConnectReturnCode::BadClientId => ("refuses the client id; set another `client-id`".into(), true),
+            code => (format!("refuses the connection ({code:?})"), false),
+        },
+        ConnectionError::Tls(error) => {
+            (format!("{error}; check `ca-file` and that the broker's certificate names this host"), false)
+        }
+        ConnectionError::NetworkTimeout => ("does not answer".into(), false),
+        ConnectionError::MqttState(rumqttc::StateError::AwaitPingResp) => ("has gone silent".into(), false),
+        error if connected => (format!("connection lost: {error}"), false),
+        error => (format!("cannot connect: {error}"), false),
+    };
+    Failure { why: format!("{why}; trying again"), refused, connected }
+}
+
+/// 0 to 1, from the standard library's source of hash seeds.
+fn jitter() -> f64 {
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
+    (random >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,360 @@
+//! Keeps QoS 1 messages across an outage: a worker between the streaming thread and the connection that moves
+//! messages to a [`Spool`] while the broker is away and replays them, in order, once it is back.
+//!
+//! Messages that the broker has not confirmed when an outage begins go to the spool first; what is in the spool
+//! stays there until it is confirmed. So order is kept, and a message may arrive twice but does not vanish.
+//!
+//! One lock, `Shared::inbox`, held for a few instructions.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::spool::{Record, Spool};
+use crate::mqtt::{Message, Notice, Options, OptionsError, Publisher, QoS, Stats, Status};
+
+/// Messages that are with the connection at once.
+const WINDOW: usize = 100;
+/// What is written is on disk for good after this long.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Trouble with the disk is reported at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+pub struct Spooler {
+    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    capacity: usize,
+    inbox: Mutex<Inbox>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inbox {
+    messages: VecDeque<Message>,
+    notices: VecDeque<Notice>,
+    closing: bool,
+    interrupted: bool,
+    /// Something has changed since the worker last looked.
+    news: bool,
+    /// Everything the worker had was with the broker when it last looked.
+    idle: bool,
+    dropped: u64,
+    totals: Totals,
+}
+
+/// What is in the spool and what became of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub spooled: u64,
+    pub replayed: u64,
+    pub spool_messages: u64,
+    pub spool_bytes: u64,
+    pub spool_dropped: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolerError {
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    #[error("spool {directory}: {error}")]
+    Spool { directory: String, error: io::Error },
+}
+
+impl Spooler {
+    /// Opens the spool in `directory` and joins the broker's connection. `report` gets what the user should know:
+    /// outages and trouble with the disk, once each; it is called from workers and must not block.
+    pub fn open(
+        options: &Options,
+        capacity: usize,
+        directory: &Path,
+        max_bytes: u64,
+        report: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Self, SpoolerError> {
+        let fail = |error| SpoolerError::Spool { directory: directory.display().to_string(), error };
+        let spool = Spool::open(directory, max_bytes).map_err(fail)?;
+        let shared =
+            Arc::new(Shared { capacity: capacity.max(1), inbox: Mutex::default(), changed: Condvar::new() });
+        // The first look finds what an earlier run has left.
+        shared.tell(|_| {});
+        let report = Arc::new(report);
+        let publisher = {
+            let (shared, report) = (shared.clone(), report.clone());
+            Publisher::open(options, 2 * WINDOW, move |notice| {
+                if let Notice::Disconnected(why) = &notice {
+                    report(why);
+                }
+                shared.tell(|inbox| inbox.notices.push_back(notice));
+            })?
+        };
+        let publisher = Arc::new(publisher);
+        let worker = Worker {
+            shared: shared.clone(),
+            publisher: publisher.clone(),
+            spool,
+            outstanding: VecDeque::new(),
+            online: false,
+            token: 0,
+            totals: Totals::default(),
+            synced: Instant::now(),
+            trouble: None,
+            report: Box::new(move |text| report(text)),
+        };
+        let worker =
+            std::thread::Builder::new().name("nvr-spool".into()).spawn(move || worker.run()).map_err(fail)?;
+        Ok(Self { shared, publisher, worker: Mutex::new(Some(worker)) })
+    }
+
+    /// Queues a message; never waits. Where the disk does not keep up, the oldest is dropped.
+    pub fn publish(&self, message: Message) {
+        let capacity = self.shared.capacity;
+        self.shared.tell(|inbox| {
+            inbox.idle = false;
+            inbox.messages.push_back(message);
+            if inbox.messages.len() > capacity {
+                inbox.messages.pop_front();
+                inbox.dropped += 1;
+            }
+        });
+    }
+
+    /// Waits until everything is with the broker, for at most `timeout`, and not at all where it is away: then the
+    /// spool keeps it.
+    pub fn drain(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut inbox = self.shared.inbox.lock();
+        loop {
+            let done = inbox.idle && inbox.messages.is_empty() && inbox.notices.is_empty();
+            let away = inbox.notices.is_empty() && self.publisher.status() == Status::Down;
+            if done || inbox.interrupted || away {
+                return done;
+            }
+            if self.shared.changed.wait_until(&mut inbox, deadline).timed_out() {
+                return false;
+            }
+        }
+    }
+
+    pub fn interrupt(&self, interrupted: bool) {
+        self.shared.tell(|inbox| inbox.interrupted = interrupted);
+    }
+
+    /// Puts what the broker has not confirmed into the spool and closes it.
+    pub fn close(&self) {
+        self.shared.tell(|inbox| inbox.closing = true);
+        let worker = self.worker.lock().take();
+        if let Some(worker) = worker
+            && worker.thread().id() != std::thread::current().id()
+        {
+            // The worker does not panic; if it did, there is nothing left to close.
+            let _ = worker.join();
+        }
+        self.publisher.close();
+    }
+
+    pub fn stats(&self) -> (Stats, Totals) {
+        let stats = self.publisher.stats();
+        let inbox = self.shared.inbox.lock();
+        // What the connection gave up is in the spool.
+        let dropped = inbox.dropped + inbox.totals.spool_dropped;
+        (Stats { dropped, queued: stats.queued + inbox.messages.len() as u64, ..stats }, inbox.totals)
+    }
+}
+
+impl Drop for Spooler {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn tell(&self, change: impl FnOnce(&mut Inbox)) {
+        {
+            let mut inbox = self.inbox.lock();
+            change(&mut inbox);
+            inbox.news = true;
+        }
+        self.changed.notify_all();
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    publisher: Arc<Publisher>,
+    spool: Spool,
+    /// Handed to the connection and not confirmed, in order.
+    outstanding: VecDeque<Outstanding>,
+    online: bool,
+    token: u64,
+    totals: Totals,
+    synced: Instant,
+    /// When the user was last told that the disk gives trouble.
+    trouble: Option<Instant>,
+    report: Box<dyn Fn(&str) + Send>,
+}
+
+struct Outstanding {
+    token: u64,
+    origin: Origin,
+}
+
+enum Origin {
+    /// Never was in the spool; kept here so that it can get there.
+    Direct(Message),
+    /// Still in the spool, under this number.
+    Spool(u64),
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let (notices, messages, closing) = self.wait();
+            for notice in notices {
+                self.follow(&notice);
+            }
+            for message in messages {
+                if self.direct() && self.outstanding.len() < WINDOW {
+                    self.send(message.clone(), Origin::Direct(message));
+                } else {
+                    self.spool(&message);
+                }
+            }
+            if closing {
+                self.retreat();
+            } else {
+                self.replay();
+            }
+            if closing || self.synced.elapsed() >= SYNC_EVERY {
+                let synced = self.spool.sync();
+                self.check(synced);
+                self.synced = Instant::now();
+            }
+            self.publish_totals();
+            if closing {
+                break;
+            }
+        }
+    }
+
+    /// Waits for something to do and takes it: all messages where they go to the spool, and only as many as the
+    /// connection has room for where they do not.
+    fn wait(&mut self) -> (VecDeque<Notice>, Vec<Message>, bool) {
+        let mut inbox = self.shared.inbox.lock();
+        while !inbox.news {
+            if self.spool.is_dirty() {
+                let due = self.synced + SYNC_EVERY;
+                if self.shared.changed.wait_until(&mut inbox, due).timed_out() {
+                    break;
+                }
+            } else {
+                self.shared.changed.wait(&mut inbox);
+            }
+        }
+        inbox.news = false;
+        let room = WINDOW - self.outstanding.len().min(WINDOW);
+        let slow = inbox.messages.len() > self.shared.capacity / 2;
+        let spooling = !self.direct() || slow || inbox.closing || !inbox.notices.is_empty();
+        let count = if spooling { inbox.messages.len() } else { inbox.messages.len().min(room) };
+        let messages = inbox.messages.drain(..count).collect();
+        inbox.idle &= count == 0;
+        (std::mem::take(&mut inbox.notices), messages, inbox.closing)
+    }
+
+    /// Whether a message may go to the connection without overtaking another.
+    fn direct(&self) -> bool {
+        self.online && !self.spool.has_unread()
+    }
+
+    fn follow(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Connected => self.online = true,
+            Notice::Disconnected(_) => {
+                self.online = false;
+                self.retreat();
+            }
+            Notice::Acknowledged(token) => {
+                let position = self.outstanding.iter().position(|o| o.token == *token);
+                if let Some(Outstanding { origin: Origin::Spool(number), .. }) =
+                    position.and_then(|position| self.outstanding.remove(position))
+                {
+                    let confirmed = self.spool.confirm(number);
+                    self.check(confirmed);
+                }
+            }
+        }
+    }
+
+    /// Takes everything back that the broker has not confirmed.
+    fn retreat(&mut self) {
+        self.publisher.clear();
+        for outstanding in std::mem::take(&mut self.outstanding) {
+            if let Origin::Direct(message) = outstanding.origin {
+                self.spool(&message);
+            }
+        }
+        self.spool.rewind();
+    }
+
+    fn replay(&mut self) {
+        while self.online && self.outstanding.len() < WINDOW {
+            let record = self.spool.read();
+            match record {
+                Ok(Some(Record { number, topic, payload })) => {
+                    self.totals.replayed += 1;
+                    let message = Message::new(&topic, payload, QoS::AtLeastOnce, false, 0);
+                    self.send(message, Origin::Spool(number));
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.check(Err(error));
+                    break;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message, origin: Origin) {
+        self.token += 1;
+        self.outstanding.push_back(Outstanding { token: self.token, origin });
+        self.publisher.publish(message.with_token(self.token));
+    }
+
+    fn spool(&mut self, message: &Message) {
+        let appended = self.spool.append(message.topic(), message.payload());
+        if appended.is_ok() {
+            self.totals.spooled += 1;
+        }
+        self.check(appended);
+    }
+
+    fn check(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && self.trouble.is_none_or(|told| told.elapsed() >= REPORT_EVERY)
+        {
+            self.trouble = Some(Instant::now());
+            (self.report)(&format!("the spool lost events: {error}; check the disk and `spool-max-bytes`"));
+        }
+    }
+
+    fn publish_totals(&mut self) {
+        self.totals.spool_messages = self.spool.len();
+        self.totals.spool_bytes = self.spool.bytes();
+        self.totals.spool_dropped = self.spool.dropped();
+        {
+            let mut inbox = self.shared.inbox.lock();
+            inbox.idle = self.outstanding.is_empty() && !self.spool.has_unread();
+            inbox.totals = self.totals;
+            // A message that found no room waits for a confirmation, which is news; one that does fit is news now.
+            inbox.news |= self.direct() && !inbox.messages.is_empty() && self.outstanding.len() < WINDOW;
+        }
+        self.shared.changed.notify_all();
+    }
+}

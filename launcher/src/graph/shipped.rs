@@ -1,0 +1,12 @@
+//! The graphs that are compiled in.
+
+/// A graph that comes with the launcher.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+/// Every shipped graph.
+pub const SHIPPED: &[Shipped] =
+    &[Shipped { name: "processor", text: include_str!("../../../pipelines/processor.toml") }];

@@ -1,0 +1,652 @@
+//! The running instance: starts branches, rebuilds failed ones, carries out requests, ends in order.
+//!
+//! Everything happens on the one thread that calls [`Instance::run`]: it waits on the pipeline's bus, where
+//! requests and workers wake it too. Nothing here is locked, and no sync handler is installed.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::mpsc::Receiver,
+    time::{Duration, Instant},
+};
+
+use gst::prelude::*;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    branch::{self, Branch, Change, Parts, Phase, Update},
+    request::{Handle, Request, WAKE},
+    status::{Snapshot, source_status, text_field},
+};
+use crate::{
+    graph::{Param, Scope, Value, Values},
+    redact::redact,
+    template::Template,
+    values::{Camera, Plan},
+};
+
+/// How an instance ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Asked to stop, or every source came to its end.
+    Finished,
+    /// An error outside any camera branch.
+    Failed(String),
+}
+
+/// Why an instance did not start.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StartError {
+    /// The graph or a value is wrong.
+    #[error("{0}")]
+    Configuration(String),
+    /// Everything is right on paper, and no branch could be started.
+    #[error("{0}")]
+    Start(String),
+}
+
+/// Posted by the worker that tore a branch down.
+const STOPPED: &str = "nvr-launch-branch-stopped";
+/// How long an orderly end waits for the last frames.
+const DRAIN: Duration = Duration::from_secs(2);
+/// The messages that matter here; others are dropped unread.
+const MESSAGES: [gst::MessageType; 6] = [
+    gst::MessageType::Error,
+    gst::MessageType::Warning,
+    gst::MessageType::Eos,
+    gst::MessageType::Latency,
+    gst::MessageType::Element,
+    gst::MessageType::Application,
+];
+
+/// Called on the instance's thread at every tick with what the sources are doing.
+pub type Observer = Box<dyn FnMut(&Snapshot) + Send>;
+
+/// One running graph.
+pub struct Instance {
+    plan: Plan,
+    template: Option<Template>,
+    pipeline: gst::Pipeline,
+    bus: gst::Bus,
+    branches: BTreeMap<u32, Branch>,
+    requests: Receiver<Request>,
+    handle: Handle,
+    /// Messages that were taken off the bus while looking for another.
+    pending: VecDeque<gst::Message>,
+    observer: Option<(Duration, Observer)>,
+    next_tick: Option<Instant>,
+    /// When an orderly end gives up waiting.
+    stop_by: Option<Instant>,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("graph", &self.plan.graph.name)
+            .field("instance_id", &self.plan.instance_id)
+            .field("branches", &self.branches.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Builds the shared graph; no branch exists yet.
+    ///
+    /// # Errors
+    /// What is wrong with the graph or a value.
+    pub fn new(plan: Plan) -> Result<Self, StartError> {
+        let wrong = |error: crate::diagnostics::Problems| StartError::Configuration(error.to_string());
+        let fragments = plan.fragments();
+        let shared = plan.graph.shared.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
+        let template = plan.graph.camera.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
+        let (shared, template) = (shared.map_err(wrong)?, template.map_err(wrong)?);
+        let pipeline = match &shared {
+            Some(shared) => {
+                let pipeline = super::parse_pipeline(&shared.description, &plan.graph.name)
+                    .map_err(|message| StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file)))?;
+                branch::set_values(pipeline.upcast_ref(), shared, &plan, None)
+                    .map_err(|message| StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file)))?;
+                pipeline
+            }
+            None => gst::Pipeline::with_name(&plan.graph.name),
+        };
+        // No camera's branch may become the clock of the others: it can leave at any time.
+        pipeline.use_clock(Some(&gst::SystemClock::obtain()));
+        let bus = pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
+        let (handle, requests) = Handle::new(&bus);
+        Ok(Self {
+            plan,
+            template,
+            pipeline,
+            bus,
+            branches: BTreeMap::new(),
+            requests,
+            handle,
+            pending: VecDeque::new(),
+            observer: None,
+            next_tick: None,
+            stop_by: None,
+        })
+    }
+
+    /// For other threads.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    pub fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
+    /// Has `observer` called every `period` from within [`Self::run`].
+    pub fn observe(&mut self, period: Duration, observer: Observer) {
+        self.observer = Some((period, observer));
+        self.next_tick = Some(Instant::now() + period);
+    }
+
+    /// Builds every branch without starting anything, for a picture of the graph.
+    ///
+    /// # Errors
+    /// What cannot be built.
+    pub fn build_all(&mut self) -> Result<(), StartError> {
+        for camera in self.plan.cameras.clone() {
+            let parts = self.build(&camera).map_err(StartError::Configuration)?;
+            let mut branch = Branch::new(camera);
+            branch.phase = Phase::Running(parts);
+            self.branches.insert(branch.camera.id, branch);
+        }
+        Ok(())
+    }
+
+    /// Starts the shared graph and every camera's branch. A branch that does not start is tried again later,
+    /// as long as there is one that did.
+    ///
+    /// # Errors
+    /// The shared graph does not start, or no branch does.
+    pub fn start(&mut self) -> Result<(), StartError> {
+        info!(
+            event = "instance.starting",
+            instance_id = self.plan.instance_id,
+            graph = self.plan.graph.name,
+            cameras = self.plan.cameras.len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "starting"
+        );
+        if self.pipeline.set_state(gst::State::Playing).is_err() {
+            let message = self.error_from(self.pipeline.clone().upcast_ref());
+            let _ = self.pipeline.set_state(gst::State::Null);
+            return Err(StartError::Start(message));
+        }
+        let cameras = self.plan.cameras.clone();
+        let mut failures = Vec::new();
+        // What is wrong on paper is wrong for good: find it before anything connects.
+        for camera in &cameras {
+            if let Err(message) = self.blueprint(camera) {
+                return Err(StartError::Configuration(format!("camera {}: {message}", camera.id)));
+            }
+        }
+        for camera in &cameras {
+            self.branches.insert(camera.id, Branch::new(camera.clone()));
+            if let Err(message) = self.start_branch(camera.id) {
+                failures.push((camera.id, message));
+            }
+        }
+        if !cameras.is_empty() && failures.len() == cameras.len() {
+            let _ = self.pipeline.set_state(gst::State::Null);
+            let (id, message) = &failures[0];
+            return Err(StartError::Start(format!("camera {id}: {message}")));
+        }
+        for (id, message) in failures {
+            self.retry_later(id, &message);
+        }
+        info!(event = "instance.running", instance_id = self.plan.instance_id, "running");
+        Ok(())
+    }
+
+    /// Looks after the instance until it ends.
+    pub fn run(&mut self) -> Outcome {
+        let outcome = loop {
+            let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            if let Some(outcome) = self.next_message(timeout).and_then(|message| self.handle_message(&message)) {
+                break outcome;
+            }
+            while let Ok(request) = self.requests.try_recv() {
+                self.handle_request(request);
+            }
+            let now = Instant::now();
+            if self.stop_by.is_some_and(|at| now >= at) {
+                debug!("sources did not end in time");
+                break Outcome::Finished;
+            }
+            self.rebuild_due(now);
+            self.tick(now);
+        };
+        info!(event = "instance.stopping", instance_id = self.plan.instance_id, "stopping");
+        // Everything flushes and closes here; branches stop in parallel with nothing else to do.
+        let _ = self.pipeline.set_state(gst::State::Null);
+        self.bus.set_flushing(true);
+        match &outcome {
+            Outcome::Finished => info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped"),
+            Outcome::Failed(message) => error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}"),
+        }
+        outcome
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let retries = self.branches.values().filter_map(|branch| match branch.phase {
+            Phase::Waiting { until } => Some(until),
+            _ => None,
+        });
+        retries.chain(self.next_tick).chain(self.stop_by).min()
+    }
+
+    fn next_message(&mut self, timeout: Option<Duration>) -> Option<gst::Message> {
+        if let Some(message) = self.pending.pop_front() {
+            return Some(message);
+        }
+        let timeout = timeout.map(|wait| gst::ClockTime::from_nseconds(wait.as_nanos().min(u64::MAX as u128 - 1) as u64));
+        self.bus.timed_pop_filtered(timeout, &MESSAGES)
+    }
+
+    fn handle_message(&mut self, message: &gst::Message) -> Option<Outcome> {
+        match message.view() {
+            gst::MessageView::Error(error) => {
+                let text = error_text(error);
+                match self.owner(message) {
+                    Some(id) => self.retry_later(id, &text),
+                    None if self.from_live_tree(message) => return Some(Outcome::Failed(text)),
+                    // From a branch that is being torn down.
+                    None => debug!(error = text, "late error"),
+                }
+            }
+            gst::MessageView::Warning(warning) => {
+                let text = redact(warning.error().message()).into_owned();
+                let debug_text = warning.debug().map(|text| redact(&text).into_owned());
+                match self.owner(message) {
+                    Some(id) => warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}"),
+                    None => warn!(event = "instance.warning", detail = debug_text, "{text}"),
+                }
+            }
+            gst::MessageView::Eos(_) => {
+                let waiting = self.branches.values().any(|branch| !matches!(branch.phase, Phase::Running(_)));
+                if self.stop_by.is_some() || !waiting {
+                    info!(event = "instance.ended", "every source has come to its end");
+                    return Some(Outcome::Finished);
+                }
+            }
+            gst::MessageView::Latency(_) => {
+                if let Err(error) = self.pipeline.recalculate_latency() {
+                    debug!(error = %error, "latency was not recalculated");
+                }
+            }
+            gst::MessageView::Element(element) => {
+                if let Some(structure) = element.structure() {
+                    self.handle_element_message(message, structure);
+                }
+            }
+            gst::MessageView::Application(application) => {
+                let structure = application.structure()?;
+                if structure.name() == STOPPED
+                    && let (Ok(id), Ok(generation)) = (structure.get::<u32>("id"), structure.get::<u64>("generation"))
+                {
+                    self.branch_stopped(id, generation);
+                } else if structure.name() != WAKE {
+                    debug!(name = %structure.name(), "unknown application message");
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn handle_element_message(&mut self, message: &gst::Message, structure: &gst::StructureRef) {
+        let Some(id) = self.owner(message) else { return };
+        let field = |name: &str| text_field(structure, name).map(|text| redact(&text).into_owned());
+        match structure.name().as_str() {
+            "nvr-source-state" => {
+                let Some(state) = field("state") else { return };
+                let reason = field("reason").or_else(|| field("message")).filter(|reason| !reason.is_empty());
+                let name = self.branches.get(&id).map(|branch| branch.camera.name.clone()).unwrap_or_default();
+                let event = format!("source.{state}");
+                match (state.as_str(), reason) {
+                    ("connecting" | "playing", _) => {
+                        info!(event, source_id = id, name, "camera {id} is {state}");
+                    }
+                    (_, Some(reason)) => warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}"),
+                    (_, None) => warn!(event, source_id = id, name, "camera {id} is {state}"),
+                }
+                if let Some(branch) = self.branches.get_mut(&id) {
+                    if state == "playing" {
+                        branch.last_error = None;
+                    }
+                    branch.state = state;
+                }
+            }
+            "nvr-model-loaded" => {
+                info!(event = "model.loaded", source_id = id, model = field("model"), device = field("device"), "model loaded");
+            }
+            "nvr-model-error" => {
+                let reason = field("error").or_else(|| field("message")).unwrap_or_default();
+                error!(event = "model.error", source_id = id, model = field("model"), "{reason}");
+            }
+            other => debug!(event = "element.message", source_id = id, name = other, "{other}"),
+        }
+    }
+
+    /// The camera whose branch a message comes from.
+    fn owner(&self, message: &gst::Message) -> Option<u32> {
+        let source = message.src()?;
+        self.branches
+            .values()
+            .find(|branch| branch.parts().is_some_and(|parts| is_inside(source, parts.bin.upcast_ref())))
+            .map(|branch| branch.camera.id)
+    }
+
+    /// Whether the sender is (still) part of the pipeline.
+    fn from_live_tree(&self, message: &gst::Message) -> bool {
+        message.src().is_some_and(|source| is_inside(source, self.pipeline.upcast_ref()))
+    }
+
+    /// The text of the first error that `root` or something in it has posted. Other messages wait.
+    fn error_from(&mut self, root: &gst::Object) -> String {
+        let mut found = None;
+        while let Some(message) = self.bus.pop_filtered(&MESSAGES) {
+            match message.view() {
+                gst::MessageView::Error(error) if message.src().is_some_and(|source| is_inside(source, root)) => {
+                    found.get_or_insert_with(|| error_text(error));
+                }
+                _ => self.pending.push_back(message),
+            }
+        }
+        found.unwrap_or_else(|| "an element refused to start and did not say why".into())
+    }
+
+    /// A branch as far as it can be checked without connecting to anything.
+    fn blueprint(&self, camera: &Camera) -> Result<gst::Bin, String> {
+        let template = self.template.as_ref().ok_or("this graph has no cameras")?;
+        branch::build(template, &self.plan, camera)
+    }
+
+    fn build(&self, camera: &Camera) -> Result<Parts, String> {
+        let bin = self.blueprint(camera)?;
+        let links = self.template.as_ref().map_or(&[][..], |template| &template.links);
+        branch::attach(&self.pipeline, bin, links)
+    }
+
+    /// Builds and starts a branch that exists by name only.
+    fn start_branch(&mut self, id: u32) -> Result<(), String> {
+        let camera = self.branches.get(&id).ok_or_else(|| unknown(id))?.camera.clone();
+        let parts = self.build(&camera)?;
+        if parts.bin.sync_state_with_parent().is_err() {
+            let message = self.error_from(parts.bin.clone().upcast_ref());
+            branch::detach(&self.pipeline, &parts);
+            let _ = parts.bin.set_state(gst::State::Null);
+            return Err(message);
+        }
+        if let Some(branch) = self.branches.get_mut(&id) {
+            branch.generation += 1;
+            branch.state = "starting".into();
+            branch.phase = Phase::Running(parts);
+        }
+        info!(event = "source.starting", source_id = id, name = camera.name, "camera {id} is starting");
+        Ok(())
+    }
+
+    /// Takes a failed branch down and has it built again after the backoff.
+    fn retry_later(&mut self, id: u32, reason: &str) {
+        let Some(branch) = self.branches.get_mut(&id) else { return };
+        let delay = branch.next_delay();
+        branch.last_error = Some(reason.to_owned());
+        branch.rebuilds += 1;
+        warn!(
+            event = "source.failed",
+            source_id = id,
+            name = branch.camera.name,
+            retry_in_s = delay.as_secs_f64(),
+            "camera {id} failed, next attempt in {:.1} s: {reason}",
+            delay.as_secs_f64()
+        );
+        if matches!(branch.phase, Phase::Running(_)) {
+            self.take_down(id, Some(delay));
+        } else {
+            branch.phase = Phase::Waiting { until: Instant::now() + delay };
+        }
+    }
+
+    /// Takes a branch out of the pipeline; a worker stops its elements, however long that takes.
+    fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
+        let Some(branch) = self.branches.get_mut(&id) else { return };
+        let generation = branch.generation;
+        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after }) else {
+            return;
+        };
+        branch::detach(&self.pipeline, &parts);
+        let bus = self.bus.clone();
+        let worker = std::thread::Builder::new().name(format!("stop-camera-{id}")).spawn(move || {
+            let _ = parts.bin.set_state(gst::State::Null);
+            drop(parts);
+            let structure =
+                gst::Structure::builder(STOPPED).field("id", id).field("generation", generation).build();
+            let _ = bus.post(gst::message::Application::builder(structure).build());
+        });
+        if let Err(error) = worker {
+            error!(event = "instance.warning", source_id = id, "no thread to stop a branch with: {error}");
+            self.branch_stopped(id, generation);
+        }
+    }
+
+    fn branch_stopped(&mut self, id: u32, generation: u64) {
+        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.generation == generation) else { return };
+        let Phase::Stopping { retry_after } = branch.phase else { return };
+        match retry_after {
+            Some(delay) => branch.phase = Phase::Waiting { until: Instant::now() + delay },
+            None => drop(self.branches.remove(&id)),
+        }
+    }
+
+    fn rebuild_due(&mut self, now: Instant) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        let due: Vec<u32> = self
+            .branches
+            .values()
+            .filter(|branch| matches!(branch.phase, Phase::Waiting { until } if until <= now))
+            .map(|branch| branch.camera.id)
+            .collect();
+        for id in due {
+            if let Err(message) = self.start_branch(id) {
+                self.retry_later(id, &message);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.next_tick.is_none_or(|at| now < at) {
+            return;
+        }
+        let snapshot = self.snapshot();
+        if let Some((period, observer)) = &mut self.observer {
+            observer(&snapshot);
+            self.next_tick = Some(now + *period);
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            instance_id: self.plan.instance_id.clone(),
+            sources: self.branches.values().map(source_status).collect(),
+        }
+    }
+
+    fn handle_request(&mut self, request: Request) {
+        // A caller that went away needs no answer.
+        match request {
+            Request::AddStream { camera, values, reply } => drop(reply.send(self.add_stream(camera, values))),
+            Request::RemoveStream { id, reply } => drop(reply.send(self.remove_stream(id))),
+            Request::Restart { id, reply } => drop(reply.send(self.restart(id))),
+            Request::Set { camera, changes, reply } => drop(reply.send(self.set(camera, changes))),
+            Request::Snapshot { reply } => drop(reply.send(self.snapshot())),
+            Request::Stop => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stop_by.is_some() {
+            return;
+        }
+        self.stop_by = Some(Instant::now() + DRAIN);
+        info!(event = "instance.draining", instance_id = self.plan.instance_id, "ending");
+        // Without any source there is nothing that could come to its end.
+        if !self.pipeline.send_event(gst::event::Eos::new()) {
+            self.stop_by = Some(Instant::now());
+        }
+    }
+
+    fn add_stream(&mut self, camera: Camera, values: Values) -> Result<(), String> {
+        let id = camera.id;
+        if self.branches.contains_key(&id) {
+            return Err(format!("camera {id} exists already"));
+        }
+        let before = self.plan.clone();
+        for (name, value) in values {
+            let value = self.checked(&name, value, true)?;
+            self.plan.settings.put(Some(id), &name, value);
+        }
+        self.plan.cameras.push(camera.clone());
+        self.branches.insert(id, Branch::new(camera));
+        self.start_branch(id).inspect_err(|_| {
+            self.branches.remove(&id);
+            self.plan = before;
+        })
+    }
+
+    fn remove_stream(&mut self, id: u32) -> Result<(), String> {
+        let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
+        match &mut branch.phase {
+            Phase::Running(_) => self.take_down(id, None),
+            Phase::Stopping { retry_after } => *retry_after = None,
+            Phase::Waiting { .. } => drop(self.branches.remove(&id)),
+        }
+        self.plan.cameras.retain(|camera| camera.id != id);
+        self.plan.settings.cameras.remove(&id);
+        info!(event = "source.removed", source_id = id, "camera {id} removed");
+        Ok(())
+    }
+
+    fn restart(&mut self, id: Option<u32>) -> Result<(), String> {
+        if let Some(id) = id.filter(|id| !self.branches.contains_key(id)) {
+            return Err(unknown(id));
+        }
+        let ids: Vec<u32> = self.branches.keys().copied().filter(|other| id.is_none_or(|id| id == *other)).collect();
+        for id in ids {
+            match self.branches.get_mut(&id).map(|branch| &mut branch.phase) {
+                Some(Phase::Running(_)) => self.take_down(id, Some(Duration::ZERO)),
+                Some(Phase::Waiting { until }) => *until = Instant::now(),
+                Some(Phase::Stopping { retry_after: Some(delay) }) => *delay = Duration::ZERO,
+                Some(Phase::Stopping { retry_after: None }) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A value that may be given to a parameter while the graph runs.
+    fn checked(&self, name: &str, value: Value, new_branch: bool) -> Result<Value, String> {
+        let graph = &self.plan.graph;
+        let param: &Param = graph
+            .param(name)
+            .ok_or_else(|| format!("there is no parameter {name:?}{}", graph.param_hint(name)))?;
+        if param.kind == crate::graph::Kind::Fragment {
+            return Err(format!("{name} is pipeline text and comes only from files and the command line"));
+        }
+        if new_branch && param.scope != Scope::Camera {
+            return Err(format!("{name} has one value for all cameras"));
+        }
+        if !new_branch && !param.live {
+            return Err(format!("{name} cannot change while the graph runs"));
+        }
+        param.check(value).map_err(|error| error.0)
+    }
+
+    /// Changes live parameters; all or nothing.
+    fn set(&mut self, camera: Option<u32>, changes: Vec<(String, Value)>) -> Result<(), String> {
+        if let Some(id) = camera.filter(|id| !self.branches.contains_key(id)) {
+            return Err(unknown(id));
+        }
+        let mut plan = self.plan.clone();
+        for (name, value) in changes {
+            let value = self.checked(&name, value, false)?;
+            let scope = self.plan.graph.param(&name).map(|param| param.scope);
+            if camera.is_some() && scope != Some(Scope::Camera) {
+                return Err(format!("{name} has one value for all cameras"));
+            }
+            plan.settings.put(camera, &name, value);
+        }
+        let template = self.template.as_ref().ok_or("this graph has no cameras")?;
+        let mut properties: Vec<Change> = Vec::new();
+        let mut rebuild = Vec::new();
+        for branch in self.branches.values().filter(|branch| camera.is_none_or(|id| id == branch.camera.id)) {
+            // A branch without elements is built with the new values when its time comes.
+            let Some(parts) = branch.parts() else { continue };
+            match branch::plan_update(&parts.bin, template, &self.plan, &plan, Some(&branch.camera))? {
+                Update::Properties(changes) => properties.extend(changes),
+                Update::Rebuild => rebuild.push(branch.camera.id),
+            }
+        }
+        let before = std::mem::replace(&mut self.plan, plan);
+        for change in &properties {
+            change.element.set_property_from_value(&change.property, &change.new);
+        }
+        for (index, id) in rebuild.iter().enumerate() {
+            if let Err(message) = self.rebuild_now(*id) {
+                self.plan = before;
+                for change in properties.iter().rev() {
+                    change.element.set_property_from_value(&change.property, &change.old);
+                }
+                for id in &rebuild[..=index] {
+                    if let Err(again) = self.rebuild_now(*id) {
+                        self.retry_later(*id, &again);
+                    }
+                }
+                return Err(message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops a branch and starts it with the present values, waiting for both.
+    fn rebuild_now(&mut self, id: u32) -> Result<(), String> {
+        let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
+        let waiting = Phase::Waiting { until: Instant::now() };
+        if let Phase::Running(parts) = std::mem::replace(&mut branch.phase, waiting) {
+            branch::detach(&self.pipeline, &parts);
+            let _ = parts.bin.set_state(gst::State::Null);
+        }
+        self.start_branch(id)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+fn unknown(id: u32) -> String {
+    format!("there is no camera {id}")
+}
+
+fn is_inside(object: &gst::Object, root: &gst::Object) -> bool {
+    object == root || object.has_as_ancestor(root)
+}
+
+/// An error as it may be shown.
+fn error_text(error: &gst::message::Error) -> String {
+    let text = redact(error.error().message()).into_owned();
+    if let Some(detail) = error.debug() {
+        debug!(detail = %redact(&detail), "{text}");
+    }
+    match error.src().map(|source| source.name()) {
+        Some(name) => format!("{name}: {text}"),
+        None => text,
+    }
+}

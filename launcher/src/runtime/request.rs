@@ -1,0 +1,97 @@
+//! How other threads ask the instance for something: a control plane, the command line's signals, tests.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use gst::prelude::*;
+
+use super::status::Snapshot;
+use crate::{graph::{Value, Values}, values::Camera};
+
+type Reply<T> = SyncSender<T>;
+
+#[derive(Debug)]
+pub(super) enum Request {
+    AddStream { camera: Camera, values: Values, reply: Reply<Result<(), String>> },
+    RemoveStream { id: u32, reply: Reply<Result<(), String>> },
+    Restart { id: Option<u32>, reply: Reply<Result<(), String>> },
+    Set { camera: Option<u32>, changes: Vec<(String, Value)>, reply: Reply<Result<(), String>> },
+    Snapshot { reply: Reply<Snapshot> },
+    Stop,
+}
+
+/// Asks a running instance. Every call but `stop` waits for the answer, which comes from the instance's own
+/// thread: never call it from there.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: SyncSender<Request>,
+    bus: gst::Bus,
+}
+
+/// The instance has ended; nobody answers any more.
+const GONE: &str = "the instance has stopped";
+/// Requests that may wait; a caller beyond that waits for room.
+const QUEUE: usize = 64;
+/// Application message that wakes the instance's thread.
+pub(super) const WAKE: &str = "nvr-launch-wake";
+
+impl Handle {
+    pub(super) fn new(bus: &gst::Bus) -> (Self, Receiver<Request>) {
+        let (requests, receiver) = sync_channel(QUEUE);
+        (Self { requests, bus: bus.clone() }, receiver)
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Option<T> {
+        let (reply, answer) = sync_channel(1);
+        self.send(request(reply))?;
+        answer.recv().ok()
+    }
+
+    fn send(&self, request: Request) -> Option<()> {
+        self.requests.send(request).ok()?;
+        // A flushing bus drops it: then the instance is ending, and the reply channel closes.
+        let _ = self.bus.post(gst::message::Application::builder(gst::Structure::new_empty(WAKE)).build());
+        Some(())
+    }
+
+    /// One more camera branch, with values of its own.
+    ///
+    /// # Errors
+    /// The id exists, a value does not fit, or the branch cannot be built; nothing has changed then.
+    pub fn add_stream(&self, camera: Camera, values: Values) -> Result<(), String> {
+        self.ask(|reply| Request::AddStream { camera, values, reply }).unwrap_or_else(|| Err(GONE.into()))
+    }
+
+    /// Ends a camera branch; returns once its elements are gone from the pipeline.
+    ///
+    /// # Errors
+    /// There is no such camera.
+    pub fn remove_stream(&self, id: u32) -> Result<(), String> {
+        self.ask(|reply| Request::RemoveStream { id, reply }).unwrap_or_else(|| Err(GONE.into()))
+    }
+
+    /// Builds one branch, or all of them, anew.
+    ///
+    /// # Errors
+    /// There is no such camera.
+    pub fn restart(&self, id: Option<u32>) -> Result<(), String> {
+        self.ask(|reply| Request::Restart { id, reply }).unwrap_or_else(|| Err(GONE.into()))
+    }
+
+    /// Changes live parameters of one camera, or of all and of those to come. All or nothing.
+    ///
+    /// # Errors
+    /// What does not fit, or cannot change while running; everything is as before then.
+    pub fn set(&self, camera: Option<u32>, changes: Vec<(String, Value)>) -> Result<(), String> {
+        self.ask(|reply| Request::Set { camera, changes, reply }).unwrap_or_else(|| Err(GONE.into()))
+    }
+
+    /// What every source is doing. `None` once the instance has ended.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        self.ask(|reply| Request::Snapshot { reply })
+    }
+
+    /// Asks for an orderly end and returns at once.
+    pub fn stop(&self) {
+        let _ = self.send(Request::Stop);
+    }
+}

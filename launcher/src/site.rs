@@ -1,0 +1,284 @@
+//! Site files: what belongs to one place. Broker, cameras, parameter values, secrets.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml_edit::{Document, Item, TableLike};
+
+use crate::{
+    diagnostics::{Collector, Problems, hint, line_of},
+    graph::{Value, toml_value},
+};
+
+/// A value of a site file with its line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteValue {
+    pub value: Value,
+    pub line: usize,
+}
+
+/// One `[[cameras]]` entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteCamera {
+    pub id: u32,
+    pub name: String,
+    pub line: usize,
+    /// Everything but `id` and `name`: per-camera parameters.
+    pub values: BTreeMap<String, SiteValue>,
+}
+
+/// A site file, secrets put in. Its `Debug` is not for logs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Site {
+    pub file: String,
+    pub instance_id: Option<SiteValue>,
+    /// `[values]`, and `broker` and `topic_prefix` from the top level.
+    pub values: BTreeMap<String, SiteValue>,
+    pub cameras: Vec<SiteCamera>,
+}
+
+/// Why a site file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    #[error(transparent)]
+    Problems(#[from] Problems),
+    #[error("cannot read site file {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+}
+
+/// Cameras per site file; ids and threads are made for tens, not for thousands.
+const MAX_CAMERAS: usize = 1024;
+/// A secret file is a password, not a film.
+const MAX_SECRET: u64 = 64 * 1024;
+
+impl Site {
+    /// Reads a site file. Relative `${file:…}` paths start at its folder.
+    ///
+    /// # Errors
+    /// Unreadable, or wrong: then all problems with their lines.
+    pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, SiteError> {
+        let text = fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Ok(Self::parse(&path.display().to_string(), &text, folder, env)?)
+    }
+
+    /// Reads the text of a site file.
+    ///
+    /// # Errors
+    /// All problems with their lines.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        folder: &Path,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
+        let mut collector = Collector::new(file);
+        let document = match Document::parse(text) {
+            Ok(document) => document,
+            Err(error) => {
+                let line = error.span().map(|span| line_of(text, span.start));
+                collector.add(line, format!("not valid TOML: {}", error.message()));
+                return Err(collector.finish().err().unwrap_or(Problems { file: file.into(), list: Vec::new() }));
+            }
+        };
+        let mut reader = Reader { text, folder, env, collector };
+        let mut site = Self { file: file.into(), ..Self::default() };
+        let known = ["instance_id", "broker", "topic_prefix", "values", "cameras"];
+        for (key, item) in document.as_table() {
+            match key {
+                "instance_id" => site.instance_id = reader.value(key, item),
+                "broker" | "topic_prefix" => {
+                    site.values.extend(reader.value(key, item).map(|value| (key.to_owned(), value)));
+                }
+                "values" => match item.as_table_like() {
+                    Some(table) => site.values.extend(reader.values(table, &[])),
+                    None => reader.add(item, "[values] must be a table of parameter values"),
+                },
+                "cameras" => site.cameras = reader.cameras(item),
+                _ => {
+                    let hint = hint(key, known);
+                    let message =
+                        format!("a site file has no key {key:?}; it takes {}{hint}. Parameter values go under [values]", known.join(", "));
+                    reader.add(item, message);
+                }
+            }
+        }
+        reader.collector.finish().map(|()| site)
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    folder: &'a Path,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    collector: Collector,
+}
+
+impl Reader<'_> {
+    fn line(&self, item: &Item) -> usize {
+        item.span().map_or(1, |span| line_of(self.text, span.start))
+    }
+
+    fn add(&mut self, item: &Item, message: impl Into<String>) {
+        let line = self.line(item);
+        self.collector.add(Some(line), message);
+    }
+
+    fn value(&mut self, key: &str, item: &Item) -> Option<SiteValue> {
+        let Some(value) = toml_value(item) else {
+            self.add(item, format!("{key:?} must be text, a number, true or false, got {}", item.type_name()));
+            return None;
+        };
+        let value = match value {
+            Value::Text(text) => match expand(&text, self.folder, self.env) {
+                Ok(text) => Value::Text(text),
+                Err(message) => {
+                    self.add(item, format!("{key}: {message}"));
+                    return None;
+                }
+            },
+            other => other,
+        };
+        Some(SiteValue { value, line: self.line(item) })
+    }
+
+    fn values(&mut self, table: &dyn TableLike, skip: &[&str]) -> BTreeMap<String, SiteValue> {
+        let mut values = BTreeMap::new();
+        for (key, item) in table.iter().filter(|(key, _)| !skip.contains(key)) {
+            values.extend(self.value(key, item).map(|value| (key.to_owned(), value)));
+        }
+        values
+    }
+
+    fn cameras(&mut self, item: &Item) -> Vec<SiteCamera> {
+        let tables: Vec<&dyn TableLike> = if let Some(tables) = item.as_array_of_tables() {
+            tables.iter().map(|table| table as &dyn TableLike).collect()
+        } else if let Some(array) = item.as_array()
+            && array.iter().all(toml_edit::Value::is_inline_table)
+        {
+            array.iter().filter_map(|value| value.as_inline_table().map(|table| table as &dyn TableLike)).collect()
+        } else {
+            self.add(item, "cameras must be written as [[cameras]] tables");
+            return Vec::new();
+        };
+        if tables.len() > MAX_CAMERAS {
+            self.add(item, format!("{} cameras are too many for one site file; {MAX_CAMERAS} are allowed", tables.len()));
+            return Vec::new();
+        }
+        let mut cameras: Vec<SiteCamera> = Vec::new();
+        for table in tables {
+            let line = table.iter().next().map_or_else(|| self.line(item), |(_, item)| self.line(item));
+            let Some(id) = table.get("id") else {
+                self.collector.add(Some(line), "a camera needs id = a whole number from 0 up");
+                continue;
+            };
+            let Some(number) = id.as_integer().and_then(|id| u32::try_from(id).ok()) else {
+                self.add(id, "a camera's id must be a whole number from 0 to 4294967295");
+                continue;
+            };
+            if cameras.iter().any(|camera| camera.id == number) {
+                self.add(id, format!("two cameras have id {number}"));
+            }
+            let name = match table.get("name") {
+                None => String::new(),
+                Some(item) => match self.value("name", item) {
+                    Some(SiteValue { value: Value::Text(name), .. }) => name,
+                    Some(_) => {
+                        self.add(item, "a camera's name must be text in quotes");
+                        String::new()
+                    }
+                    None => String::new(),
+                },
+            };
+            let name = if name.is_empty() { format!("camera {number}") } else { name };
+            let values = self.values(table, &["id", "name"]);
+            cameras.push(SiteCamera { id: number, name, line, values });
+        }
+        cameras
+    }
+}
+
+/// Puts `${env:NAME}` and `${file:/path}` in. What they give is not looked at again.
+fn expand(text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        result.push_str(&rest[..start]);
+        let after = &rest[start + 2..];
+        let end = after.find('}').ok_or("\"${\" is never closed with \"}\"")?;
+        let reference = &after[..end];
+        if let Some(name) = reference.strip_prefix("env:") {
+            result.push_str(&env(name).ok_or_else(|| format!("environment variable {name:?} is not set"))?);
+        } else if let Some(path) = reference.strip_prefix("file:") {
+            let path = folder.join(path);
+            let fail = |error: std::io::Error| format!("cannot read secret file {}: {error}", path.display());
+            let length = fs::metadata(&path).map_err(fail)?.len();
+            if length > MAX_SECRET {
+                return Err(format!("secret file {} has {length} bytes; at most {MAX_SECRET} are read", path.display()));
+            }
+            result.push_str(fs::read_to_string(&path).map_err(fail)?.trim_end_matches(['\r', '\n']));
+        } else {
+            return Err(format!("\"${{{reference}}}\" is not known here; ${{env:NAME}} and ${{file:/path}} are"));
+        }
+        rest = &after[end + 1..];
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Site, Problems> {
+        let env = |name: &str| (name == "PW").then(|| "p${env:PW}".to_owned());
+        Site::parse("site.toml", text, Path::new("."), &env)
+    }
+
+    #[test]
+    fn a_site_file_gives_broker_cameras_and_values() {
+        let site = parse(
+            "instance_id = \"hall-1\"\nbroker = \"mqtt://u:${env:PW}@b\"\n[values]\nmax_fps = 2\n\
+             [[cameras]]\nid = 3\nname = \"Gate\"\nuri = \"rtsp://g\"\nmax_fps = 0.5\n[[cameras]]\nid = 4\n",
+        )
+        .unwrap();
+        assert_eq!(site.values["broker"].value, Value::Text("mqtt://u:p${env:PW}@b".into()));
+        assert_eq!(site.values["max_fps"], SiteValue { value: Value::Int(2), line: 4 });
+        assert_eq!((site.cameras[0].id, site.cameras[0].name.as_str()), (3, "Gate"));
+        assert_eq!(site.cameras[0].values["max_fps"].value, Value::Float(0.5));
+        assert_eq!(site.cameras[1].name, "camera 4");
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_line() {
+        let text = "brokr = \"mqtt://b\"\n[values]\na = [1]\nb = \"${env:NONE}\"\nc = \"${x}\"\nd = \"${file:none.txt}\"\n\
+                    [[cameras]]\nname = \"x\"\n[[cameras]]\nid = -1\n[[cameras]]\nid = 1\n[[cameras]]\nid = 1\nname = 2\n";
+        let problems = parse(text).unwrap_err();
+        let lines: Vec<_> = problems.list.iter().map(|p| (p.line.unwrap_or(0), p.message.as_str())).collect();
+        for (line, part) in [
+            (1, "did you mean \"broker\"?"),
+            (3, "\"a\" must be text"),
+            (4, "environment variable \"NONE\" is not set"),
+            (5, "\"${x}\" is not known here"),
+            (6, "cannot read secret file"),
+            (8, "needs id"),
+            (10, "must be a whole number"),
+            (14, "two cameras have id 1"),
+            (15, "name must be text"),
+        ] {
+            assert!(lines.iter().any(|(at, message)| *at == line && message.contains(part)), "{line} {part}: {lines:?}");
+        }
+        assert!(parse("a = ").unwrap_err().to_string().starts_with("site.toml:1: not valid TOML"));
+    }
+
+    #[test]
+    fn a_secret_file_is_read_without_its_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("pw"), "geheim\n").unwrap();
+        let site = Site::parse("s", "broker = \"mqtt://u:${file:pw}@b\"", folder.path(), &|_| None).unwrap();
+        assert_eq!(site.values["broker"].value, Value::Text("mqtt://u:geheim@b".into()));
+    }
+}
