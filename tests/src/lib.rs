@@ -1,3 +1,6 @@
 //! Shared parts of the end-to-end tests.
 
 pub mod data;
+pub mod detector;
+pub mod picture;
+pub mod score;
