@@ -51,7 +51,7 @@ struct Slot<T> {
 /// The slots of one engine.
 #[derive(Debug)]
 pub struct Slots<T> {
-    slots: Vec<Option<Slot<T>>>,
+    entries: Vec<Option<Slot<T>>>,
     serial: u64,
     served: u64,
     /// Reused by `take`: served, since and index of the slots that could run.
@@ -60,7 +60,7 @@ pub struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), serial: 0, served: 0, candidates: Vec::new() }
+        Self { entries: Vec::new(), serial: 0, served: 0, candidates: Vec::new() }
     }
 }
 
@@ -69,12 +69,12 @@ impl<T> Slots<T> {
     pub fn attach(&mut self) -> SlotId {
         self.serial += 1;
         let slot = Slot { serial: self.serial, waiting: None, running: false, served: 0 };
-        let index = if let Some(index) = self.slots.iter().position(Option::is_none) {
-            self.slots[index] = Some(slot);
+        let index = if let Some(index) = self.entries.iter().position(Option::is_none) {
+            self.entries[index] = Some(slot);
             index
         } else {
-            self.slots.push(Some(slot));
-            self.slots.len() - 1
+            self.entries.push(Some(slot));
+            self.entries.len() - 1
         };
         SlotId { index, serial: self.serial }
     }
@@ -82,17 +82,17 @@ impl<T> Slots<T> {
     /// The camera is gone. Returns the job that was waiting; one that is running ends by itself.
     pub fn detach(&mut self, id: SlotId) -> Option<T> {
         self.slot(id)?;
-        self.slots[id.index].take().and_then(|slot| slot.waiting).map(|waiting| waiting.job)
+        self.entries[id.index].take().and_then(|slot| slot.waiting).map(|waiting| waiting.job)
     }
 
     /// How many cameras there are.
     pub fn attached(&self) -> usize {
-        self.slots.iter().flatten().count()
+        self.entries.iter().flatten().count()
     }
 
     /// How many jobs wait.
     pub fn waiting(&self) -> usize {
-        self.slots.iter().flatten().filter(|slot| slot.waiting.is_some()).count()
+        self.entries.iter().flatten().filter(|slot| slot.waiting.is_some()).count()
     }
 
     /// A new job for a slot. `Ok` holds the one that was waiting and is now replaced; the waiting time goes on.
@@ -118,7 +118,7 @@ impl<T> Slots<T> {
         self.candidates.clear();
         let max = batching.max.max(1);
         let (mut idle, mut oldest) = (0, None);
-        for (index, slot) in self.slots.iter().enumerate() {
+        for (index, slot) in self.entries.iter().enumerate() {
             let Some(slot) = slot.as_ref().filter(|slot| !slot.running) else { continue };
             idle += 1;
             if let Some(waiting) = &slot.waiting {
@@ -133,7 +133,7 @@ impl<T> Slots<T> {
         }
         self.candidates.sort_unstable();
         for &(_, _, index) in self.candidates.iter().take(max) {
-            let Some(slot) = &mut self.slots[index] else { continue };
+            let Some(slot) = &mut self.entries[index] else { continue };
             let Some(waiting) = slot.waiting.take() else { continue };
             self.served += 1;
             slot.served = self.served;
@@ -152,11 +152,11 @@ impl<T> Slots<T> {
 
     /// Takes every waiting job, for shutting down.
     pub fn drain(&mut self) -> Vec<T> {
-        self.slots.iter_mut().flatten().filter_map(|slot| slot.waiting.take()).map(|waiting| waiting.job).collect()
+        self.entries.iter_mut().flatten().filter_map(|slot| slot.waiting.take()).map(|waiting| waiting.job).collect()
     }
 
     fn slot(&mut self, id: SlotId) -> Option<&mut Slot<T>> {
-        self.slots.get_mut(id.index)?.as_mut().filter(|slot| slot.serial == id.serial)
+        self.entries.get_mut(id.index)?.as_mut().filter(|slot| slot.serial == id.serial)
     }
 }
 

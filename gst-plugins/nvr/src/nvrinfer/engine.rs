@@ -66,6 +66,8 @@ pub enum LoadError {
     Session(#[from] SessionError),
     #[error("{model} is not a detector that is known: {reason}")]
     Model { model: String, reason: String },
+    #[error("{model} cannot be loaded: ONNX Runtime or the plugin panicked over it; please report this with the file")]
+    Panicked { model: String },
     #[error("{model} does not work: {reason}")]
     Trial { model: String, reason: String },
 }
@@ -244,6 +246,11 @@ pub struct Engine {
 impl Engine {
     /// Loads the library if need be, then the model, and tries it once.
     pub fn load(key: &EngineKey) -> Result<Arc<Self>, LoadError> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| Self::load_unguarded(key)))
+            .unwrap_or_else(|_| Err(LoadError::Panicked { model: key.source.describe() }))
+    }
+
+    fn load_unguarded(key: &EngineKey) -> Result<Arc<Self>, LoadError> {
         let started = Instant::now();
         let runtime = runtime::get(key.runtime_library.as_deref())?;
         let hints = model_files::hints(&key.source, key.model_type, key.labels_file.as_deref())?;
@@ -345,7 +352,9 @@ impl Drop for Engine {
             queue.stopping = true;
             queue.slots.drain()
         };
-        waiting.into_iter().for_each(|job| job.reply.forget());
+        for job in waiting {
+            job.reply.forget();
+        }
         self.shared.wake.notify_all();
         for worker in mem::take(self.workers.get_mut()) {
             let _ = worker.join();
@@ -407,7 +416,10 @@ fn run_batch(shared: &Shared, runner: &mut Runner, batch: &mut Vec<(SlotId, Job)
             runner.run(&whole.1, size, &pictures)
         }
     }))
-    .unwrap_or_else(|_| Err(RunError::Run("it panicked; please report this with the model's name".into())));
+    .unwrap_or_else(|_| {
+        runner.recover();
+        Err(RunError::Run("it panicked; please report this with the model's name".into()))
+    });
 
     let mut ids = Vec::with_capacity(batch.len());
     let (mut results, inference) = match result {

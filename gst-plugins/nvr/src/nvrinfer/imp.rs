@@ -139,10 +139,11 @@ pub struct NvrInfer {
     state: Mutex<Option<State>>,
 }
 
-/// What is to be done with one frame.
-enum Plan {
-    Pass,
-    Analyse { client: Arc<Client>, preprocessor: Preprocessor, params: Arc<DecodeParams>, info: VideoInfo },
+/// What it takes to hand one frame over.
+struct Task {
+    preprocessor: Preprocessor,
+    params: Arc<DecodeParams>,
+    info: VideoInfo,
 }
 
 /// What one frame has to report once no lock is held.
@@ -185,7 +186,7 @@ impl NvrInfer {
                 .field("type", spec.model_type.name())
                 .field("width", spec.input.width as u32)
                 .field("height", spec.input.height as u32)
-                .field("classes", gst::Array::new(spec.labels.iter().map(|label| label.as_ref())))
+                .field("classes", gst::Array::new(spec.labels.iter().map(AsRef::<str>::as_ref)))
                 .field("device", info.device.name())
                 .field("load-time-ms", info.load_time.as_secs_f64() * 1e3)
                 .field("conclusions", gst::Array::new(info.conclusions.iter()))
@@ -207,7 +208,7 @@ impl NvrInfer {
         gst::element_imp_warning!(
             self,
             gst::ResourceError::OpenRead,
-            ["Model {model} is not used, {active} goes on: {error}"]
+            ("Model {model} is not used, {active} goes on: {error}")
         );
         self.post(
             gst::Structure::builder("nvr-model-error")
@@ -236,27 +237,14 @@ impl NvrInfer {
             .or_else(|| obj.current_running_time())
     }
 
-    /// Fills in what nobody upstream said of the frame: its number here, and the time of its arrival here.
-    fn complete_facts(&self, buffer: &mut gst::BufferRef, frame: u64) -> FrameTag {
-        let known = meta::facts(buffer);
-        let added = FrameFacts {
-            frame_id: known.frame_id.is_none().then_some(frame),
-            capture: known.capture.is_none().then(now).flatten(),
-            analysis: None,
-        };
-        if added.frame_id.is_some() || added.capture.is_some() {
-            meta::set_facts(buffer, &added);
-        }
-        FrameTag { frame_id: known.frame_id.or(added.frame_id), capture: known.capture.or(added.capture) }
-    }
-
+    /// Whether to look at a frame, and with which model.
     fn plan(
         &self,
         settings: &Arc<Settings>,
         motion: Option<bool>,
         running_time: Option<gst::ClockTime>,
         notices: &mut Notices,
-    ) -> Result<(Plan, Arc<Client>), gst::FlowError> {
+    ) -> Result<(Arc<Client>, Option<Task>), gst::FlowError> {
         let mut state = self.state.lock();
         let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
         notices.retired = state.take_over();
@@ -267,17 +255,17 @@ impl NvrInfer {
         if let Some(skip) = state.decide(settings, motion, running_time) {
             gst::trace!(CAT, imp = self, "Not analysed: {skip:?}");
             state.stats.skipped(skip);
-            return Ok((Plan::Pass, client));
+            return Ok((client, None));
         }
         let info = state.info.clone().ok_or(gst::FlowError::NotNegotiated)?;
         let (params, unknown) = state.params(settings);
         if !unknown.is_empty() {
             notices.unknown_classes = unknown;
-            notices.labels = client.info().spec.labels.clone();
+            notices.labels.clone_from(&client.info().spec.labels);
         }
         let preprocessor =
             state.preprocessor.take().unwrap_or_else(|| Preprocessor::new(client.info().spec.input.clone()));
-        Ok((Plan::Analyse { client: client.clone(), preprocessor, params, info }, client))
+        Ok((client, Some(Task { preprocessor, params, info })))
     }
 
     /// Hands a frame over. Returns its ticket, or why it could not be read.
@@ -286,11 +274,10 @@ impl NvrInfer {
         buffer: &gst::BufferRef,
         tag: FrameTag,
         client: &Client,
-        mut preprocessor: Preprocessor,
-        params: Arc<DecodeParams>,
-        info: &VideoInfo,
+        task: Task,
     ) -> Result<u64, String> {
-        let submitted = VideoFrameRef::from_buffer_ref_readable(buffer, info)
+        let Task { mut preprocessor, params, info } = task;
+        let submitted = VideoFrameRef::from_buffer_ref_readable(buffer, &info)
             .map_err(|_| format!("the buffer is too small for a {}x{} frame", info.width(), info.height()))
             .and_then(|frame| {
                 let view = frames::view(&frame).ok_or("the frame's memory is laid out backwards")?;
@@ -359,25 +346,25 @@ impl NvrInfer {
             gst::element_imp_warning!(
                 self,
                 gst::LibraryError::Settings,
-                [
+                (
                     "The model knows no class {}; its classes are {}",
                     notices.unknown_classes.join(", "),
                     labels.join(", ")
-                ]
+                )
             );
         }
         if notices.no_motion {
             gst::element_imp_warning!(
                 self,
                 gst::LibraryError::Settings,
-                ["gate=motion, but no frame says whether it moves: put nvrmotion in front. Every such frame is analysed"]
+                ("gate=motion, but no frame says whether it moves: put nvrmotion in front. Every such frame is analysed")
             );
         }
         if let Some(error) = notices.error {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                ["A frame passes without analysis: {error}. Further ones are counted as errors in stats"]
+                ("A frame passes without analysis: {error}. Further ones are counted as errors in stats")
             );
         }
         if notices.latency {
@@ -396,10 +383,10 @@ impl NvrInfer {
                 state.stats.frames - 1
             })
             .ok_or(gst::FlowError::Flushing)?;
-        let tag = self.complete_facts(buffer, frame);
+        let tag = complete_facts(buffer, frame);
 
         let mut notices = Notices::default();
-        let (plan, client) = self.plan(&settings, meta::has_motion(buffer), running_time, &mut notices)?;
+        let (client, task) = self.plan(&settings, meta::has_motion(buffer), running_time, &mut notices)?;
 
         // In mode `async` the newest result goes with whatever frame comes next, looked at or not.
         let mut outcome = match settings.mode {
@@ -407,8 +394,8 @@ impl NvrInfer {
             _ => None,
         };
         let mut waited = false;
-        if let Plan::Analyse { client, preprocessor, params, info } = plan {
-            match self.submit(buffer, tag, &client, preprocessor, params, &info) {
+        if let Some(task) = task {
+            match self.submit(buffer, tag, &client, task) {
                 Ok(ticket) if settings.mode == Mode::Sync => {
                     outcome = client.mailbox().wait(ticket);
                     if outcome.is_none() {
@@ -432,6 +419,20 @@ impl NvrInfer {
         self.give(notices);
         Ok(gst::FlowSuccess::Ok)
     }
+}
+
+/// Fills in what nobody upstream said of the frame: its number here, and the time of its arrival here.
+fn complete_facts(buffer: &mut gst::BufferRef, frame: u64) -> FrameTag {
+    let known = meta::facts(buffer);
+    let added = FrameFacts {
+        frame_id: known.frame_id.is_none().then_some(frame),
+        capture: known.capture.is_none().then(now).flatten(),
+        analysis: None,
+    };
+    if added.frame_id.is_some() || added.capture.is_some() {
+        meta::set_facts(buffer, &added);
+    }
+    FrameTag { frame_id: known.frame_id.or(added.frame_id), capture: known.capture.or(added.capture) }
 }
 
 fn now() -> Option<CaptureTime> {
@@ -523,7 +524,7 @@ impl BaseTransformImpl for NvrInfer {
         let settings = self.settings();
         let model = settings.model.clone().unwrap_or_default();
         let client = swap::load(&settings, &model)
-            .map_err(|error| gst::error_msg!(gst::ResourceError::OpenRead, ["{error}"]))?;
+            .map_err(|error| gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")))?;
         let run = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
         let state = State::new(run, model.clone(), client);
         let client = state.client.clone();

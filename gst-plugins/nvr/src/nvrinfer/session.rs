@@ -203,6 +203,11 @@ impl Runner {
         Self { session, spec, decoder: Decoder::default(), sizes: Vec::new() }
     }
 
+    /// Forgets whatever a panic may have left half done.
+    pub fn recover(&mut self) {
+        self.decoder = Decoder::default();
+    }
+
     /// Runs `input`, which holds `batch` pictures of which the first `pictures.len()` count.
     pub fn run(&mut self, input: &TensorBuf, batch: usize, pictures: &[PictureFacts]) -> Result<BatchResult, RunError> {
         let Self { session, spec, decoder, sizes } = self;

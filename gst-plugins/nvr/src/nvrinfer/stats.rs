@@ -108,7 +108,7 @@ impl Stats {
     /// The property `stats`.
     pub fn structure(mut self, model: &str, engine: &Engine, now_ns: u64) -> gst::Structure {
         let info = engine.info();
-        let labels = gst::Array::new(info.spec.labels.iter().map(|label| label.as_ref()));
+        let labels = gst::Array::new(info.spec.labels.iter().map(AsRef::<str>::as_ref));
         let conclusions = gst::Array::new(info.conclusions.iter());
         gst::Structure::builder("nvrinfer-stats")
             .field("frames", self.frames)
