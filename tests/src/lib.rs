@@ -1,3 +1,4 @@
 //! Shared parts of the end-to-end tests.
 
 pub mod data;
+pub mod mosquitto;
