@@ -4,3 +4,4 @@ pub mod data;
 pub mod detector;
 pub mod picture;
 pub mod score;
+pub mod mosquitto;

@@ -247,6 +247,12 @@ impl ObjectImpl for NvrMqttSink {
     }
 }
 
+impl std::fmt::Debug for NvrMqttSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NvrMqttSink").finish_non_exhaustive()
+    }
+}
+
 impl GstObjectImpl for NvrMqttSink {}
 
 impl ElementImpl for NvrMqttSink {
@@ -413,12 +419,12 @@ struct Times {
 impl NvrMqttSink {
     fn open(&self, settings: &Settings) -> Result<Outlet, gst::ErrorMessage> {
         let invalid =
-            |error: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ["{error}"]);
+            |error: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ("{error}"));
         let options = settings.broker.resolve().map_err(|error| invalid(&error))?;
         let weak = self.obj().downgrade();
         let report = move |text: &str| {
             if let Some(element) = weak.upgrade() {
-                gst::element_imp_warning!(element.imp(), gst::ResourceError::Write, ["{text}"]);
+                gst::element_imp_warning!(element.imp(), gst::ResourceError::Write, ("{text}"));
             }
         };
         let capacity = settings.queue_size as usize;
