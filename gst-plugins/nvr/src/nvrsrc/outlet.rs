@@ -1,0 +1,208 @@
+//! The end of a connection's pipeline: every picture leaves through here, with its time, its facts and at the rate
+//! that was asked for.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use gst::prelude::*;
+use nvr_core::detection::{CaptureTime, Clock, FrameFacts};
+use parking_lot::Mutex;
+
+use super::{
+    flow::{Counters, Flow, Stream, Timeline},
+    imp::CAT,
+    worker::{Mailbox, Report},
+};
+use crate::meta;
+
+/// A camera clock that is further off than this says nothing about when a picture was taken.
+const CLOCK_LIMIT_NS: u64 = 10_000_000_000;
+/// A picture cannot have been on its way through this process for longer.
+const TRANSIT_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
+
+/// The sink pad that a connection's last element is linked to. It belongs to no element; what arrives is pushed
+/// from the element's own pad in the same thread.
+pub fn sink_pad(flow: &Arc<Flow>, timeline: &Arc<Timeline>, mailbox: &Arc<Mailbox>, session: u64) -> gst::Pad {
+    let outlet = Arc::new(Outlet {
+        flow: flow.clone(),
+        timeline: timeline.clone(),
+        mailbox: mailbox.clone(),
+        session,
+        input: Mutex::default(),
+    });
+    gst::Pad::builder(gst::PadDirection::Sink)
+        .name("outlet")
+        .chain_function({
+            let outlet = outlet.clone();
+            move |_, _, buffer| outlet.chain(buffer)
+        })
+        .event_function({
+            let outlet = outlet.clone();
+            move |_, _, event| outlet.event(&event)
+        })
+        .query_function(move |pad, parent, query| outlet.query(pad, parent, query))
+        .build()
+}
+
+#[derive(Default)]
+struct Input {
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    caps: Option<gst::Caps>,
+    /// Whether this connection has shown a picture.
+    shown: bool,
+}
+
+struct Outlet {
+    flow: Arc<Flow>,
+    timeline: Arc<Timeline>,
+    mailbox: Arc<Mailbox>,
+    session: u64,
+    input: Mutex<Input>,
+}
+
+impl Outlet {
+    fn chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let flow = &*self.flow;
+        if flow.stopped.load(Ordering::Relaxed) {
+            return Err(gst::FlowError::Flushing);
+        }
+        flow.touch();
+        let decoded = Counters::add(&flow.counters.decoded, 1);
+        let (time, caps, first) = {
+            let mut input = self.input.lock();
+            let inside = buffer.pts().zip(input.segment.as_ref()).and_then(|(pts, s)| s.to_running_time(pts));
+            let first = !std::mem::replace(&mut input.shown, true);
+            (inside.and_then(|time| self.timeline.outside(time)), input.caps.clone(), first)
+        };
+        if first {
+            self.mailbox.report(self.session, Report::Picture);
+        }
+        if !flow.playing.load(Ordering::Relaxed) {
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let (Some(now), Some(caps)) = (self.timeline.now(), caps) else { return Ok(gst::FlowSuccess::Ok) };
+        let time = time.unwrap_or(now);
+
+        let mut events = Vec::new();
+        let (time, discont) = {
+            let mut stream = flow.stream.lock();
+            stream.discont |= first;
+            stream.meter.add(time.nseconds());
+            if !stream.limiter.accept(time.nseconds(), flow.max_fps()) {
+                drop(stream);
+                Counters::add(&flow.counters.dropped, 1);
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            // A new connection may begin with a picture that was taken before the last one of the old connection.
+            let time = match stream.last_time {
+                Some(last) if time <= last => last + gst::ClockTime::from_useconds(1),
+                _ => time,
+            };
+            stream.last_time = Some(time);
+            self.open(&mut stream, &caps, &mut events);
+            (time, std::mem::take(&mut stream.discont))
+        };
+        for event in events {
+            flow.pad.push_event(event);
+        }
+
+        // Numbers grow with pictures that were skipped before the decoder as well as with those dropped after it.
+        let frame_id = decoded - 1 + flow.counters.skipped.load(Ordering::Relaxed);
+        let mut buffer = buffer;
+        {
+            let buffer = buffer.make_mut();
+            let facts = self.facts(buffer, frame_id, time, now);
+            meta::set_facts(buffer, &facts);
+            buffer.set_pts(time);
+            buffer.set_dts(gst::ClockTime::NONE);
+            if discont {
+                buffer.set_flags(gst::BufferFlags::DISCONT);
+            } else {
+                buffer.unset_flags(gst::BufferFlags::DISCONT);
+            }
+        }
+        gst::trace!(CAT, obj = flow.pad, "picture {frame_id} at {time}");
+        Counters::add(&flow.counters.delivered, 1);
+        flow.pushing.store(true, Ordering::Relaxed);
+        let result = flow.pad.push(buffer);
+        flow.pushing.store(false, Ordering::Relaxed);
+        flow.touch();
+        match result {
+            // Whoever leaves the pad unlinked does not want pictures; the camera is none the worse for it.
+            Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+            Err(error) => {
+                self.mailbox.report(self.session, Report::Downstream(error));
+                Err(error)
+            }
+            ok => ok,
+        }
+    }
+
+    /// The events that have to be out before the next picture.
+    fn open(&self, stream: &mut Stream, caps: &gst::Caps, events: &mut Vec<gst::Event>) {
+        if !stream.opened {
+            let element = self.flow.element.upgrade();
+            let id = element.map(|element| self.flow.pad.create_stream_id(&element, Some("video")));
+            let id = id.unwrap_or_else(|| "video".into());
+            events.push(gst::event::StreamStart::builder(&id).group_id(gst::GroupId::next()).build());
+        }
+        if stream.caps.as_ref() != Some(caps) {
+            events.push(gst::event::Caps::new(caps));
+            stream.caps = Some(caps.clone());
+        }
+        if !stream.opened {
+            events.push(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+            stream.opened = true;
+        }
+    }
+
+    /// The number of the picture and when it was taken. What a source inside wrote is believed, also a camera's clock
+    /// if it is not absurd; else the picture was taken when it arrived, which its running time tells.
+    fn facts(
+        &self,
+        buffer: &gst::BufferRef,
+        frame_id: u64,
+        time: gst::ClockTime,
+        now: gst::ClockTime,
+    ) -> FrameFacts {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+        let transit = now.saturating_sub(time).min(TRANSIT_LIMIT);
+        let arrival = wall.saturating_sub(transit.nseconds());
+        let known = meta::facts(buffer);
+        let capture = match known.capture {
+            Some(time) if time.clock == Clock::Ntp && time.unix_ns.abs_diff(arrival) > CLOCK_LIMIT_NS => {
+                Counters::add(&self.flow.counters.clock_refused, 1);
+                None
+            }
+            other => other,
+        };
+        let arrived = CaptureTime { unix_ns: arrival, clock: Clock::Arrival };
+        FrameFacts { frame_id: Some(known.frame_id.unwrap_or(frame_id)), capture: capture.or(Some(arrived)), analysis: None }
+    }
+
+    fn event(&self, event: &gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Segment(segment) => {
+                self.input.lock().segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
+            }
+            gst::EventView::Caps(caps) => self.input.lock().caps = Some(caps.caps_owned()),
+            gst::EventView::Eos(_) => self.mailbox.report(self.session, Report::End),
+            // Downstream sees one stream of one segment, whatever the connections do.
+            _ => {}
+        }
+        true
+    }
+
+    fn query(&self, pad: &gst::Pad, parent: Option<&gst::Object>, query: &mut gst::QueryRef) -> bool {
+        match query.type_() {
+            // What downstream can take decides on memory and format of the pictures.
+            gst::QueryType::Allocation | gst::QueryType::Caps | gst::QueryType::AcceptCaps => {
+                self.flow.pad.peer_query(query) || gst::Pad::query_default(pad, parent, query)
+            }
+            gst::QueryType::Drain => self.flow.pad.peer_query(query),
+            _ => gst::Pad::query_default(pad, parent, query),
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The thread that keeps the camera connected: it builds a connection, watches it, takes it down and waits before
+//! the next attempt. Only this thread changes the state of what is inside the element.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use gst::prelude::*;
+use nvr_core::backoff::Backoff;
+use parking_lot::{Condvar, Mutex};
+
+use super::{
+    NvrSrc,
+    address::{self, Address},
+    flow::{Counters, Flow},
+    imp::{CAT, Settings},
+    session::{Plan, Session},
+};
+
+/// Refusals of the credentials before the camera is left alone: many cameras lock an account after five.
+const REFUSALS: u32 = 2;
+/// How long a camera that refused the credentials is left alone.
+const LEAVE_ALONE: Duration = Duration::from_mins(5);
+/// A connection that lasted this long has proven itself.
+const PROVEN: Duration = Duration::from_secs(10);
+
+/// What a connection reports.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// The first picture is there.
+    Picture,
+    /// An element failed.
+    Error { error: gst::glib::Error, decoder: bool },
+    /// Nothing that could be decoded was found.
+    Unusable(String),
+    /// The camera ended the stream, or the file is over.
+    End,
+    /// Downstream refused a picture.
+    Downstream(gst::FlowError),
+}
+
+/// How the element and the connections talk to the worker.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    state: Mutex<Orders>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    stop: bool,
+    /// Settings have changed that need a new connection.
+    reconnect: bool,
+    finished: bool,
+    reports: VecDeque<(u64, Report)>,
+}
+
+enum Wake {
+    Stop,
+    Reconnect,
+    Report(u64, Report),
+    Time,
+}
+
+impl Mailbox {
+    pub fn report(&self, session: u64, report: Report) {
+        self.state.lock().reports.push_back((session, report));
+        self.wake.notify_all();
+    }
+
+    pub fn stop(&self) {
+        self.state.lock().stop = true;
+        self.wake.notify_all();
+    }
+
+    pub fn reconnect(&self) {
+        self.state.lock().reconnect = true;
+        self.wake.notify_all();
+    }
+
+    /// Waits until the worker has ended; false where it has not by then.
+    pub fn join(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.state.lock();
+        while !state.finished {
+            if self.wake.wait_until(&mut state, deadline).timed_out() {
+                return state.finished;
+            }
+        }
+        true
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> Wake {
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return Wake::Stop;
+            }
+            if std::mem::take(&mut state.reconnect) {
+                return Wake::Reconnect;
+            }
+            if let Some((session, report)) = state.reports.pop_front() {
+                return Wake::Report(session, report);
+            }
+            match deadline {
+                None => self.wake.wait(&mut state),
+                Some(deadline) => {
+                    if Instant::now() >= deadline {
+                        return Wake::Time;
+                    }
+                    self.wake.wait_until(&mut state, deadline);
+                }
+            }
+        }
+    }
+}
+
+/// State of the connection, as `stats` and the messages name it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum State {
+    #[default]
+    Connecting,
+    Playing,
+    Stalled,
+    Unauthorised,
+    Lost,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Playing => "playing",
+            Self::Stalled => "stalled",
+            Self::Unauthorised => "unauthorised",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What `stats` shows of the worker.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    pub state: State,
+    pub reason: String,
+    pub decoder: Option<String>,
+}
+
+/// Why a connection came to its end.
+enum End {
+    Stop,
+    /// Other settings, or the next round of a file: at once.
+    Again,
+    Finished,
+    Stalled(String),
+    Unauthorised(String),
+    Lost { reason: String, error: Option<gst::glib::Error> },
+    /// The hardware decoder failed before its first picture.
+    Hardware(String),
+    Downstream(gst::FlowError),
+}
+
+pub struct Worker {
+    pub flow: Arc<Flow>,
+    pub mailbox: Arc<Mailbox>,
+    pub status: Arc<Mutex<Status>>,
+    pub settings: Arc<Mutex<Settings>>,
+    backoff: Backoff,
+    refusals: u32,
+    avoid_hardware: bool,
+    warned: bool,
+    session: u64,
+}
+
+impl Worker {
+    pub fn new(
+        flow: Arc<Flow>,
+        mailbox: Arc<Mailbox>,
+        status: Arc<Mutex<Status>>,
+        settings: Arc<Mutex<Settings>>,
+    ) -> Self {
+        Self {
+            flow,
+            mailbox,
+            status,
+            settings,
+            backoff: Backoff::default(),
+            refusals: 0,
+            avoid_hardware: false,
+            warned: false,
+            session: 0,
+        }
+    }
+
+    pub fn run(mut self) {
+        self.work();
+        let mut state = self.mailbox.state.lock();
+        state.finished = true;
+        drop(state);
+        self.mailbox.wake.notify_all();
+    }
+
+    fn work(&mut self) {
+        loop {
+            let settings = self.settings.lock().clone();
+            self.say(&settings, State::Connecting, "");
+            let end = self.connection(&settings);
+            let wait = match end {
+                End::Stop => return,
+                End::Again => continue,
+                End::Finished => {
+                    self.flow.pad.push_event(gst::event::Eos::new());
+                    // Another address may follow; it opens a new stream.
+                    let mut stream = self.flow.stream.lock();
+                    (stream.opened, stream.caps) = (false, None);
+                    None
+                }
+                End::Downstream(error) => {
+                    self.blame_downstream(error);
+                    None
+                }
+                End::Hardware(reason) => {
+                    self.avoid_hardware = true;
+                    self.warn(&settings, &format!("the hardware decoder failed ({reason}); decoding in software"));
+                    continue;
+                }
+                End::Unauthorised(reason) => {
+                    self.refusals += 1;
+                    Counters::add(&self.flow.counters.failures, 1);
+                    if self.refusals < REFUSALS {
+                        self.say(&settings, State::Lost, &reason);
+                        Some(self.backoff.next_delay(jitter()))
+                    } else {
+                        self.say(&settings, State::Unauthorised, &reason);
+                        self.warn_or_fail(&settings, &reason, None).then_some(LEAVE_ALONE)
+                    }
+                }
+                End::Stalled(reason) => {
+                    Counters::add(&self.flow.counters.failures, 1);
+                    self.say(&settings, State::Stalled, &reason);
+                    self.warn_or_fail(&settings, &reason, None).then(|| self.backoff.next_delay(jitter()))
+                }
+                End::Lost { reason, error } => {
+                    Counters::add(&self.flow.counters.failures, 1);
+                    self.say(&settings, State::Lost, &reason);
+                    let again = self.warn_or_fail(&settings, &reason, error.as_ref());
+                    again.then(|| self.backoff.next_delay(jitter()))
+                }
+            };
+            if !self.pause(wait) {
+                return;
+            }
+        }
+    }
+
+    /// One connection, from its making to its end.
+    fn connection(&mut self, settings: &Settings) -> End {
+        self.session += 1;
+        let lost = |reason: String| End::Lost { reason, error: None };
+        let user = settings.user_id.as_deref();
+        let address = match Address::parse(&settings.uri, user, settings.user_pw.as_deref()) {
+            Ok(address) => address,
+            Err(error) => return lost(error.to_string()),
+        };
+        let plan = Plan {
+            address,
+            latency: settings.latency,
+            protocols: settings.protocols,
+            timeout: settings.timeout,
+            hwaccel: settings.hwaccel,
+            avoid_hardware: self.avoid_hardware,
+        };
+        Counters::add(&self.flow.counters.connections, 1);
+        *self.flow.gate.lock() = super::gate::Gate::default();
+        self.flow.touch();
+        let session = match Session::start(&plan, &self.flow, &self.mailbox, self.session) {
+            Ok(session) => session,
+            Err(error) => return lost(self.clean(settings, &error.to_string())),
+        };
+        let end = self.watch(settings, &plan, &session);
+        session.stop();
+        end
+    }
+
+    fn watch(&mut self, settings: &Settings, plan: &Plan, session: &Session) -> End {
+        let timeout = Duration::from_secs(settings.timeout.into());
+        let mut playing: Option<Instant> = None;
+        loop {
+            let silence = Duration::from_millis(self.flow.silence_ms());
+            let deadline = (settings.timeout > 0).then(|| Instant::now() + timeout.saturating_sub(silence));
+            let report = match self.mailbox.wait(deadline) {
+                Wake::Stop => return End::Stop,
+                Wake::Reconnect => {
+                    self.refusals = 0;
+                    self.backoff.reset();
+                    self.avoid_hardware = false;
+                    return End::Again;
+                }
+                Wake::Time => {
+                    // A paused element or a full queue downstream keeps the media waiting, not the camera.
+                    let held = self.flow.pushing.load(Ordering::Relaxed)
+                        || !self.flow.playing.load(Ordering::Relaxed);
+                    if held {
+                        self.flow.touch();
+                    }
+                    if self.flow.silence_ms() < timeout.as_millis() as u64 {
+                        continue;
+                    }
+                    let reason = if playing.is_some() { "no media for" } else { "no picture within" };
+                    return End::Stalled(format!("{reason} {} s", settings.timeout));
+                }
+                Wake::Report(id, _) if id != self.session => continue,
+                Wake::Report(_, report) => report,
+            };
+            match report {
+                Report::Picture => {
+                    playing = Some(Instant::now());
+                    self.refusals = 0;
+                    self.warned = false;
+                    self.status.lock().decoder = session.decoder();
+                    self.say(settings, State::Playing, "");
+                    self.update_latency(session);
+                }
+                Report::End => {
+                    self.prove(playing);
+                    return match &plan.address {
+                        Address::File(_) if settings.r#loop && playing.is_some() => End::Again,
+                        Address::File(_) if !settings.r#loop && playing.is_some() => End::Finished,
+                        _ if !settings.reconnect && playing.is_some() => End::Finished,
+                        _ => End::Lost { reason: "the stream ended".into(), error: None },
+                    };
+                }
+                Report::Downstream(gst::FlowError::Flushing) => {}
+                Report::Downstream(error) => return End::Downstream(error),
+                Report::Unusable(reason) => return End::Lost { reason, error: None },
+                Report::Error { error, decoder } => {
+                    self.prove(playing);
+                    let reason = self.clean(settings, error.message());
+                    if error.matches(gst::ResourceError::NotAuthorized) {
+                        return End::Unauthorised(reason);
+                    }
+                    let hardware = decoder && playing.is_none() && session.hardware();
+                    if hardware && settings.hwaccel == super::Hwaccel::Auto && !self.avoid_hardware {
+                        return End::Hardware(reason);
+                    }
+                    return End::Lost { reason, error: Some(error) };
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt; `None`: until the settings change. False when the element stops.
+    fn pause(&mut self, wait: Option<Duration>) -> bool {
+        let deadline = wait.map(|wait| Instant::now() + wait);
+        loop {
+            match self.mailbox.wait(deadline) {
+                Wake::Stop => return false,
+                Wake::Reconnect => {
+                    self.refusals = 0;
+                    self.backoff.reset();
+                    self.avoid_hardware = false;
+                    return true;
+                }
+                Wake::Time => return true,
+                Wake::Report(..) => {}
+            }
+        }
+    }
+
+    fn prove(&mut self, playing: Option<Instant>) {
+        if playing.is_some_and(|since| since.elapsed() >= PROVEN) {
+            self.backoff.reset();
+        }
+    }
+
+    /// Asks the connection how late its pictures are, and tells the pipeline where that has changed.
+    fn update_latency(&self, session: &Session) {
+        let Some(latency) = session.latency() else { return };
+        let before = self.flow.latency.swap(latency.nseconds(), Ordering::Relaxed);
+        if before != latency.nseconds()
+            && let Some(element) = self.flow.element.upgrade()
+        {
+            let _ = element.post_message(gst::message::Latency::builder().src(&element).build());
+        }
+    }
+
+    fn clean(&self, settings: &Settings, text: &str) -> String {
+        address::redact_text(text, &settings.uri, settings.user_pw.as_deref())
+    }
+
+    fn element(&self) -> Option<NvrSrc> {
+        self.flow.element.upgrade()
+    }
+
+    /// Posts a change of state and keeps it for `stats`.
+    fn say(&self, settings: &Settings, state: State, reason: &str) {
+        let decoder = {
+            let mut status = self.status.lock();
+            status.state = state;
+            reason.clone_into(&mut status.reason);
+            status.decoder.clone()
+        };
+        let Some(element) = self.element() else { return };
+        let uri = address::redact(&settings.uri);
+        gst::info!(CAT, obj = element, "{uri}: {} {reason}", state.as_str());
+        let mut structure = gst::Structure::builder("nvr-source-state")
+            .field("source-id", settings.source_id)
+            .field("state", state.as_str())
+            .field("uri", uri)
+            .field("reason", reason);
+        if let Some(decoder) = decoder.filter(|_| state == State::Playing) {
+            structure = structure.field("decoder", decoder);
+        }
+        let message = gst::message::Element::builder(structure.build()).src(&element).build();
+        let _ = element.post_message(message);
+    }
+
+    fn warn(&self, settings: &Settings, text: &str) {
+        let Some(element) = self.element() else { return };
+        let uri = address::redact(&settings.uri);
+        gst::element_warning!(element, gst::ResourceError::Read, ["source {}, {uri}: {text}", settings.source_id]);
+    }
+
+    /// One warning per outage where the element goes on trying, else an error. Returns whether it goes on.
+    fn warn_or_fail(&mut self, settings: &Settings, reason: &str, error: Option<&gst::glib::Error>) -> bool {
+        let Some(element) = self.element() else { return false };
+        if settings.reconnect {
+            if !std::mem::replace(&mut self.warned, true) {
+                self.warn(settings, &format!("{reason}; trying again until it works"));
+            }
+            return true;
+        }
+        let uri = address::redact(&settings.uri);
+        let code = match error {
+            Some(error) if error.matches(gst::ResourceError::NotFound) => gst::ResourceError::NotFound,
+            _ if self.refusals > 0 => gst::ResourceError::NotAuthorized,
+            _ => gst::ResourceError::OpenRead,
+        };
+        gst::element_error!(element, code, ["source {}, {uri}: {reason}", settings.source_id]);
+        false
+    }
+
+    /// Downstream posts its own error where it failed; that it could not take the format nobody else says.
+    fn blame_downstream(&self, error: gst::FlowError) {
+        let Some(element) = self.element() else { return };
+        gst::info!(CAT, obj = element, "downstream returned {error:?}, stopping");
+        if error == gst::FlowError::NotNegotiated {
+            gst::element_error!(
+                element,
+                gst::CoreError::Negotiation,
+                ["what follows cannot take these pictures; put videoconvert between nvrsrc and it"]
+            );
+        }
+    }
+}
+
+/// A number from 0 to 1 that differs between cameras and attempts.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
