@@ -1,9 +1,15 @@
 //! Runs NVR graphs: graph files and site files, their parameters, the supervision of camera branches, and the
 //! command line `nvr-launch`.
 
+pub mod broker;
 pub mod check;
+pub mod cli;
 pub mod diagnostics;
 pub mod graph;
+pub mod live;
+pub mod logging;
+pub mod models;
+pub mod process;
 pub mod redact;
 pub mod rtsp_server;
 pub mod runtime;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use gst::{glib, prelude::*};
 use nvr_core::backoff::Backoff;
 
-use super::property::{changes_while_playing, compose, convert};
+use super::property::{changes_while_playing, check_kind, compose, convert};
 use crate::{
     template::{Element, SharedLink, Template},
     values::{Camera, Plan},
@@ -98,6 +98,9 @@ pub(super) fn set_values(
         let value_of = |name: &str| plan.get(camera, name).map_err(|error| error.0);
         let Some(value) = compose(assignment, &value_of).map_err(place)? else { continue };
         let pspec = pspec(&target, element, &assignment.key)?;
+        for param in assignment.params().filter_map(|name| plan.graph.param(name)) {
+            check_kind(&pspec, param, assignment.value.len() == 1).map_err(place)?;
+        }
         let value = convert(&pspec, &value).map_err(place)?;
         target.set_property_from_value(&assignment.key, &value);
     }

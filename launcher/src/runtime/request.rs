@@ -2,10 +2,11 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use gst::prelude::*;
-
 use super::status::Snapshot;
-use crate::{graph::{Value, Values}, values::Camera};
+use crate::{
+    graph::{Value, Values},
+    values::Camera,
+};
 
 type Reply<T> = SyncSender<T>;
 
@@ -48,9 +49,13 @@ impl Handle {
 
     fn send(&self, request: Request) -> Option<()> {
         self.requests.send(request).ok()?;
+        self.wake();
+        Some(())
+    }
+
+    fn wake(&self) {
         // A flushing bus drops it: then the instance is ending, and the reply channel closes.
         let _ = self.bus.post(gst::message::Application::builder(gst::Structure::new_empty(WAKE)).build());
-        Some(())
     }
 
     /// One more camera branch, with values of its own.
@@ -90,8 +95,10 @@ impl Handle {
         self.ask(|reply| Request::Snapshot { reply })
     }
 
-    /// Asks for an orderly end and returns at once.
-    pub fn stop(&self) {
-        let _ = self.send(Request::Stop);
+    /// Asks for an orderly end and returns at once. `false` where the instance has ended or takes nothing more.
+    pub fn stop(&self) -> bool {
+        let sent = self.requests.try_send(Request::Stop).is_ok();
+        self.wake();
+        sent
     }
 }

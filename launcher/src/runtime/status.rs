@@ -41,7 +41,7 @@ pub struct Snapshot {
 /// A number out of a stats structure, whatever its type.
 fn number(stats: &gst::StructureRef, names: &[&str]) -> Option<f64> {
     names.iter().find_map(|name| {
-        let value = stats.value(name).ok()?;
+        let value = stats.value(*name).ok()?;
         let value = value.transform::<f64>().ok()?.get::<f64>().ok()?;
         value.is_finite().then_some(value)
     })

@@ -1,0 +1,66 @@
+//! `nvr-launch check`: finds everything that is wrong with graph files and site files.
+
+use std::{fs, path::{Path, PathBuf}};
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::{CommandResult, Failure, init_gstreamer, load};
+use crate::{
+    check::check_graph,
+    graph::{Graph, SHIPPED},
+    site::Site,
+    values::{CommandLine, Plan},
+};
+
+pub(super) fn command() -> Command {
+    Command::new("check").about("Check graph files and site files without starting anything").arg(
+        Arg::new("file")
+            .value_name("FILE")
+            .required(true)
+            .num_args(1..)
+            .help("Graph files, names of shipped graphs, or site files"),
+    )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> CommandResult {
+    init_gstreamer()?;
+    let mut problems = Vec::new();
+    for file in matches.get_many::<String>("file").into_iter().flatten() {
+        match check_file(file) {
+            Ok(what) => println!("{file}: {what}, right"),
+            Err(message) => problems.push(message),
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Failure::usage(problems.join("\n"))) }
+}
+
+fn check_file(file: &str) -> Result<&'static str, String> {
+    if is_site_file(file) {
+        check_site(Path::new(file))?;
+        return Ok("a site file");
+    }
+    let graph = load(file).map_err(|failure| failure.message)?;
+    check_graph(&graph).map_err(|problems| problems.to_string())?;
+    Ok("a graph")
+}
+
+/// A site file has cameras, values or a broker, and none of what makes a graph.
+fn is_site_file(file: &str) -> bool {
+    let Ok(text) = fs::read_to_string(PathBuf::from(file)) else { return false };
+    let Ok(document) = toml_edit::Document::parse(text.as_str()) else { return false };
+    let has = |key: &str| document.as_table().contains_key(key);
+    !["summary", "kind", "params", "camera", "graph"].into_iter().any(has)
+        && ["instance_id", "broker", "topic_prefix", "values", "cameras"].into_iter().any(has)
+}
+
+/// A site file is right if it fits every shipped graph. Environment variables that it names may be missing on
+/// the machine that checks it.
+fn check_site(path: &Path) -> Result<(), String> {
+    let env = |name: &str| Some(std::env::var(name).unwrap_or_else(|_| "unset".into()));
+    let site = Site::load(path, &env).map_err(|error| error.to_string())?;
+    for shipped in SHIPPED {
+        let graph = Graph::parse(shipped.name, shipped.text).map_err(|error| error.to_string())?;
+        Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default()).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}

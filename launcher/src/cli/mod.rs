@@ -1,0 +1,136 @@
+//! The command line. A graph's parameters become its flags, so the flags are made when the graph is known.
+
+mod check;
+mod graph;
+mod run;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::{
+    diagnostics::hint,
+    graph::{Graph, GraphError, SHIPPED},
+    process,
+};
+
+/// Why a command ended without success, and with which code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub code: u8,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn usage(message: impl ToString) -> Self {
+        Self { code: process::USAGE, message: message.to_string() }
+    }
+
+    pub fn failed(message: impl ToString) -> Self {
+        Self { code: process::FAILED, message: message.to_string() }
+    }
+}
+
+pub(crate) type CommandResult = Result<(), Failure>;
+
+/// What `nvr-launch` does with these arguments. The first is the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => return clap_exit(&error),
+    };
+    let result = match dispatch(&matches) {
+        Ok(result) => result,
+        Err(error) => return clap_exit(&error),
+    };
+    match result {
+        Ok(()) => ExitCode::from(process::OK),
+        Err(failure) => {
+            for line in failure.message.lines() {
+                eprintln!("nvr-launch: {line}");
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn clap_exit(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { process::USAGE } else { process::OK })
+}
+
+fn command() -> Command {
+    let graphs: Vec<_> = SHIPPED.iter().map(|graph| graph.name).collect();
+    Command::new("nvr-launch")
+        .about("Runs NVR graphs: cameras, detection, events")
+        .version(env!("CARGO_PKG_VERSION"))
+        .override_usage(
+            "nvr-launch GRAPH [OPTIONS]        runs a graph: a shipped one by name, or a file\n       \
+             nvr-launch GRAPH --help           shows the graph's parameters\n       \
+             nvr-launch COMMAND [OPTIONS]",
+        )
+        .after_help(format!("Shipped graphs: {}\n\n{}", graphs.join(", "), process::EXIT_CODES))
+        .arg_required_else_help(true)
+        .subcommand_required(true)
+        .allow_external_subcommands(true)
+        .external_subcommand_value_parser(clap::value_parser!(OsString))
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .action(ArgAction::SetTrue)
+                .help("Find everything that is wrong with GRAPH and the options after it, without starting anything"),
+        )
+        .subcommand(Command::new("list").about("List the shipped graphs"))
+        .subcommand(check::command())
+        .subcommand(graph::command())
+        .subcommand(crate::models::command::command())
+        .subcommand(crate::broker::command())
+}
+
+/// Runs the chosen command. The outer error is one of the command line itself.
+fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
+    let check = matches.get_flag("check");
+    match matches.subcommand() {
+        Some(("list", _)) => Ok(list()),
+        Some(("check", matches)) => Ok(check::run(matches)),
+        Some(("graph", matches)) => graph::run(matches),
+        Some(("models", matches)) => Ok(crate::models::command::run(matches)),
+        Some(("broker", matches)) => Ok(crate::broker::run(matches)),
+        Some((name, matches)) => {
+            let args = matches.get_many::<OsString>("").into_iter().flatten().cloned();
+            run::run(name, args, check)
+        }
+        None => Ok(Err(Failure::usage("no graph and no command; see nvr-launch --help"))),
+    }
+}
+
+/// Loads a graph for a command.
+pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
+    Graph::load(name).map_err(|error| match error {
+        GraphError::Unknown { .. } => {
+            let commands = ["list", "check", "graph", "models", "demo", "broker", "help"];
+            let hint = hint(name, commands);
+            let hint = if hint.is_empty() { hint } else { format!("; or the command: {}", &hint[2..]) };
+            Failure::usage(format!("{error}{hint}"))
+        }
+        other => Failure::usage(other),
+    })
+}
+
+/// GStreamer and the elements that are built in.
+pub(crate) fn init_gstreamer() -> Result<(), Failure> {
+    let fail = |error: &dyn std::fmt::Display| Failure {
+        code: process::START,
+        message: format!("GStreamer does not start: {error}"),
+    };
+    gst::init().map_err(|error| fail(&error))?;
+    gstnvr::plugin_register_static().map_err(|error| fail(&error))
+}
+
+fn list() -> CommandResult {
+    for shipped in SHIPPED {
+        let graph = Graph::parse(shipped.name, shipped.text).map_err(Failure::failed)?;
+        println!("{:<12} {}", shipped.name, graph.summary);
+    }
+    Ok(())
+}
