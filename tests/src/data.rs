@@ -23,6 +23,8 @@ pub fn shared(path: &str) -> Option<PathBuf> {
         return Some(full);
     }
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    eprintln!("SKIPPED: {test} needs {path} of the shared test data; set NVR_TEST_DATA to the folder that has it");
+    eprintln!(
+        "SKIPPED: {test} needs {path} of the shared test data; set NVR_TEST_DATA to the folder that has it"
+    );
     None
 }
