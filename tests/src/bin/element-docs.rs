@@ -12,17 +12,22 @@ use gst::{glib, prelude::*};
 const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "nvrsrc",
-        "One camera, from its address to raw frames. It reconnects by itself: downstream sees a live stream that \
-         pauses, never an end and never a timestamp that goes back. Each frame carries its number and its capture \
-         time.",
+        "One camera, from its address to raw frames. It connects again for as long as it runs: downstream sees a live \
+         stream that pauses, never an end and never a timestamp that goes back. Each frame carries its number and \
+         its capture time: the camera's own clock where that is known and within 10 s of this machine's, else the \
+         time of arrival. With `decode=auto` a camera whose keyframes come at least `max-fps` times a second is \
+         decoded from keyframes alone. Addresses: `rtsp://`, `rtsps://`, `http://`, `https://`, `file://`, and \
+         `testsrc://?seed=7&width=640&height=360` for an nvrtestsrc.",
         "gst-launch-1.0 nvrsrc uri=rtsp://camera.example/stream max-fps=5 ! nvrinfer model=yolox-nano \
          ! nvrmqttsink source-id=0",
     ),
     (
         "nvrtestsrc",
         "A camera for demos and tests: people, cars and dogs that move over textured ground, the same for the same \
-         seed. Each frame carries what is on it as detections, exactly, and its capture time; the time is also \
-         drawn into the picture, readable by people (top left) and by machines (bottom edge).",
+         seed. Each frame carries what is on it as detections, exactly, and its number and capture time; the time is \
+         also drawn along the top, as text and as a strip that programs read after encoding and scaling. The source \
+         is live: on a machine that is too slow it leaves frames out, as a camera does. With `is-live=false` frames \
+         come as fast as they are taken.",
         "gst-launch-1.0 nvrtestsrc seed=7 num-buffers=300 ! video/x-raw,width=640,height=360,framerate=10/1 \
          ! nvrinfer model=demo ! nvrmqttsink source-id=0",
     ),
@@ -36,9 +41,11 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ),
     (
         "nvrmqttsink",
-        "Publishes one event for each analysed frame, as in [protocol](protocol.md). It reads detections of any \
-         element, by DL Streamer's region-of-interest structures or by GstAnalyticsRelationMeta, and waits neither \
-         for a broker nor because of one.",
+        "Publishes one event for each analysed frame, as in [protocol](protocol.md). It reads metadata and never pixels, \
+         so it takes any caps. Detections of any element will do: DL Streamer's region-of-interest structures, or \
+         GstAnalyticsRelationMeta where GStreamer has it; those that nvrinfer did not make have the `model_id` \
+         `external`. It waits neither for a broker nor because of one; at the end of the stream it waits for its \
+         queue, for 2 seconds at most. All elements of a process that name the same broker share a connection.",
         "gst-launch-1.0 rtspsrc location=rtsp://camera.example/stream ! rtph264depay ! h264parse ! avdec_h264 \
          ! nvrinfer model=yolox-nano ! nvrmqttsink source-id=0 broker=mqtt://localhost:1883",
     ),
@@ -53,7 +60,7 @@ fn main() -> Result<()> {
         .into_iter()
         .filter_map(|feature| feature.downcast::<gst::ElementFactory>().ok())
         .collect();
-    factories.sort_by_key(|factory| factory.name());
+    factories.sort_by_key(GstObjectExt::name);
     ensure!(!factories.is_empty(), "the plugin registered no element");
 
     let mut page = String::from(
@@ -82,17 +89,27 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
     let instance = factory.create().build()?;
 
     writeln!(page, "\n## {name}\n")?;
-    writeln!(page, "**{}** ({}). {}\n\n{notes}\n", factory.longname(), factory.klass(), factory.description())?;
-    writeln!(page, "```sh\n{}\n```\n", example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! "))?;
+    writeln!(
+        page,
+        "**{}** ({}). {}\n\n{notes}\n",
+        factory.longname(),
+        factory.klass(),
+        factory.description()
+    )?;
+    writeln!(
+        page,
+        "```sh\n{}\n```\n",
+        example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! ")
+    )?;
 
     writeln!(page, "| pad | direction | when | caps |\n| --- | --- | --- | --- |")?;
     let mut templates: Vec<_> = factory.static_pad_templates().into_iter().collect();
-    templates.sort_by_key(|template| template.name_template());
+    templates.sort_by_key(gst::StaticPadTemplate::name_template);
     for template in templates {
         let direction = match template.direction() {
             gst::PadDirection::Sink => "sink",
             gst::PadDirection::Src => "source",
-            _ => "unknown",
+            gst::PadDirection::Unknown => "unknown",
         };
         let presence = match template.presence() {
             gst::PadPresence::Always => "always",
@@ -111,19 +128,23 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
         let (kind, default) = kind_and_default(&pspec);
         let blurb = pspec.blurb().unwrap_or_default();
         ensure!(!blurb.is_empty(), "property {} has no blurb", pspec.name());
-        writeln!(page, "| `{}` | {kind} | {default} | {} | {} |", pspec.name(), mutability(&pspec), cell(blurb))?;
+        writeln!(
+            page,
+            "| `{}` | {kind} | {default} | {} | {} |",
+            pspec.name(),
+            mutability(&pspec),
+            cell(blurb)
+        )?;
     }
 
-    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type())) {
-        if let Some(stats) = instance.property::<Option<gst::Structure>>("stats") {
-            let fields: Vec<_> = stats
-                .iter()
-                .map(|(field, value)| format!("`{field}` ({})", short_type(value.type_())))
-                .collect();
-            if !fields.is_empty() {
-                writeln!(page, "\n`stats` of an element that has not started holds: {}.", fields.join(", "))?;
-            }
-        }
+    let structure = gst::Structure::static_type();
+    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(structure))
+        && let Some(stats) = instance.property::<Option<gst::Structure>>("stats")
+        && stats.n_fields() > 0
+    {
+        let fields: Vec<_> =
+            stats.iter().map(|(field, value)| format!("`{field}` ({})", short_type(value.type_()))).collect();
+        writeln!(page, "\n`stats` of an element that has not started holds: {}.", fields.join(", "))?;
     }
     Ok(())
 }
@@ -136,7 +157,7 @@ fn properties(element: &gst::Element) -> Vec<glib::ParamSpec> {
         .filter(|pspec| pspec.owner_type().name().starts_with("Nvr"))
         .cloned()
         .collect();
-    own.sort_by_key(|pspec| pspec.name());
+    own.sort_by_key(glib::ParamSpec::name);
     own
 }
 
@@ -166,7 +187,11 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
                 };
                 let range = match (low == <$value>::MIN, high == <$value>::MAX) {
                     (true, true) => String::new(),
-                    _ => format!(", {} to {}", bound(low, <$value>::MIN, "lowest"), bound(high, <$value>::MAX, "any")),
+                    _ => format!(
+                        ", {} to {}",
+                        bound(low, <$value>::MIN, "lowest"),
+                        bound(high, <$value>::MAX, "any")
+                    ),
                 };
                 return (format!("{}{range}", $name), format!("`{}`", number.default_value()));
             }
@@ -187,13 +212,13 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
     }
     if let Some(choice) = pspec.downcast_ref::<glib::ParamSpecEnum>() {
         let class = choice.enum_class();
-        let values = class.values().iter().map(|value| value.nick()).collect::<Vec<_>>().join(", ");
+        let values = class.values().iter().map(glib::EnumValue::nick).collect::<Vec<_>>().join(", ");
         let default = class.value(choice.default_value_as_i32()).map_or("", glib::EnumValue::nick).to_owned();
         return (format!("one of {values}"), format!("`{default}`"));
     }
     if let Some(flags) = pspec.downcast_ref::<glib::ParamSpecFlags>() {
         let class = flags.flags_class();
-        let values = class.values().iter().map(|value| value.nick()).collect::<Vec<_>>().join(", ");
+        let values = class.values().iter().map(glib::FlagsValue::nick).collect::<Vec<_>>().join(", ");
         let default = class.to_nick_string(flags.default_value_as_u32());
         return (format!("any of {values}"), format!("`{default}`"));
     }
