@@ -2,6 +2,8 @@
 
 pub mod data;
 pub mod detector;
-pub mod picture;
-pub mod score;
+pub mod markdown;
 pub mod mosquitto;
+pub mod picture;
+pub mod plugin;
+pub mod score;

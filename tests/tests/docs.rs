@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use nvr_tests::markdown::{self, words};
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a folder of the workspace").to_owned()
 }
@@ -44,57 +46,6 @@ fn pages() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The lines outside of fenced blocks, and the commands inside of `sh` blocks with continued lines joined.
-fn split(text: &str) -> (String, Vec<String>) {
-    let (mut prose, mut commands) = (String::new(), Vec::new());
-    let mut fence: Option<&str> = None;
-    let mut command = String::new();
-    for line in text.lines() {
-        let trimmed = line.trim_start();
-        match (trimmed.strip_prefix("```"), fence) {
-            (Some(language), None) => fence = Some(language.trim()),
-            (Some(_), Some(_)) => fence = None,
-            (None, None) => {
-                prose.push_str(line);
-                prose.push('\n');
-            }
-            (None, Some("sh")) => {
-                command.push_str(trimmed.trim_end_matches('\\'));
-                if trimmed.ends_with('\\') {
-                    command.push(' ');
-                } else {
-                    commands.push(std::mem::take(&mut command));
-                }
-            }
-            (None, Some(_)) => {}
-        }
-    }
-    assert!(fence.is_none(), "a fenced block is not closed");
-    (prose, commands)
-}
-
-/// Words of a shell command, as far as the documentation uses a shell: quotes, comments, and no expansion.
-fn words(command: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    for c in command.chars() {
-        match (quote, c) {
-            (Some(q), c) if c == q => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, '#') if word.is_none() => break,
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    assert!(quote.is_none(), "unbalanced quote in: {command}");
-    words.extend(word);
-    words
-}
-
 /// Identifier that a renderer gives a heading: lower case, words joined by hyphens, punctuation dropped.
 fn anchor(heading: &str) -> String {
     heading
@@ -119,16 +70,23 @@ fn elements_page_is_current() {
     if let Some((number, (wanted, found))) =
         wanted.lines().zip(found.lines()).enumerate().find(|(_, (wanted, found))| wanted != found)
     {
-        panic!("docs/ref/elements.md is out of date, run `make docs`. Line {}:\n  has   {found}\n  needs {wanted}", number + 1);
+        panic!(
+            "docs/ref/elements.md is out of date, run `make docs`. Line {}:\n  has   {found}\n  needs {wanted}",
+            number + 1
+        );
     }
-    assert_eq!(wanted.lines().count(), found.lines().count(), "docs/ref/elements.md is out of date, run `make docs`");
+    assert_eq!(
+        wanted.lines().count(),
+        found.lines().count(),
+        "docs/ref/elements.md is out of date, run `make docs`"
+    );
 }
 
 #[test]
 fn links_lead_somewhere() {
     let mut broken = Vec::new();
     for (page, text) in pages() {
-        let (prose, _) = split(&text);
+        let prose = markdown::prose(&text);
         for part in prose.split("](").skip(1) {
             let Some((link, _)) = part.split_once(')') else { continue };
             if link.contains("://") || link.starts_with("mailto:") {
@@ -159,7 +117,7 @@ fn gst_launch_examples_parse() {
     gstnvr::plugin_register_static().expect("the plugin registers");
     let (mut count, mut bad) = (0, Vec::new());
     for (page, text) in pages() {
-        for command in split(&text).1 {
+        for command in markdown::commands(&text) {
             let words = words(&command);
             let mut words = words.iter().map(String::as_str).skip_while(|word| word.contains('=')).peekable();
             if words.next() != Some("gst-launch-1.0") {
@@ -184,7 +142,8 @@ fn named_files_exist() {
     for (page, text) in pages() {
         let named = text.split(|c: char| c.is_whitespace() || "`()[]\"'|,;<>".contains(c));
         for name in named.map(|name| name.trim_end_matches(['.', ':'])) {
-            let ours = ["pipelines/", "config/", "docker/", "scripts/", "tests/", "gst-plugins/", "launcher/"];
+            let ours =
+                ["pipelines/", "config/", "docker/", "scripts/", "tests/", "gst-plugins/", "launcher/"];
             if ours.iter().any(|folder| name.starts_with(folder))
                 && !name.contains(['*', '{', '…', '$'])
                 && !root().join(name).exists()
@@ -193,5 +152,9 @@ fn named_files_exist() {
             }
         }
     }
-    assert!(missing.is_empty(), "pages name files that do not exist:\n{}", Vec::from_iter(missing).join("\n"));
+    assert!(
+        missing.is_empty(),
+        "pages name files that do not exist:\n{}",
+        Vec::from_iter(missing).join("\n")
+    );
 }

@@ -82,8 +82,18 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
     let instance = factory.create().build()?;
 
     writeln!(page, "\n## {name}\n")?;
-    writeln!(page, "**{}** ({}). {}\n\n{notes}\n", factory.longname(), factory.klass(), factory.description())?;
-    writeln!(page, "```sh\n{}\n```\n", example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! "))?;
+    writeln!(
+        page,
+        "**{}** ({}). {}\n\n{notes}\n",
+        factory.longname(),
+        factory.klass(),
+        factory.description()
+    )?;
+    writeln!(
+        page,
+        "```sh\n{}\n```\n",
+        example.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ! ", " \\\n  ! ")
+    )?;
 
     writeln!(page, "| pad | direction | when | caps |\n| --- | --- | --- | --- |")?;
     let mut templates: Vec<_> = factory.static_pad_templates().into_iter().collect();
@@ -92,7 +102,7 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
         let direction = match template.direction() {
             gst::PadDirection::Sink => "sink",
             gst::PadDirection::Src => "source",
-            _ => "unknown",
+            gst::PadDirection::Unknown => "unknown",
         };
         let presence = match template.presence() {
             gst::PadPresence::Always => "always",
@@ -111,10 +121,19 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
         let (kind, default) = kind_and_default(&pspec);
         let blurb = pspec.blurb().unwrap_or_default();
         ensure!(!blurb.is_empty(), "property {} has no blurb", pspec.name());
-        writeln!(page, "| `{}` | {kind} | {default} | {} | {} |", pspec.name(), mutability(&pspec), cell(blurb))?;
+        writeln!(
+            page,
+            "| `{}` | {kind} | {default} | {} | {} |",
+            pspec.name(),
+            mutability(&pspec),
+            cell(blurb)
+        )?;
     }
 
-    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type())) {
+    if instance
+        .find_property("stats")
+        .is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type()))
+    {
         if let Some(stats) = instance.property::<Option<gst::Structure>>("stats") {
             let fields: Vec<_> = stats
                 .iter()
@@ -166,7 +185,11 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
                 };
                 let range = match (low == <$value>::MIN, high == <$value>::MAX) {
                     (true, true) => String::new(),
-                    _ => format!(", {} to {}", bound(low, <$value>::MIN, "lowest"), bound(high, <$value>::MAX, "any")),
+                    _ => format!(
+                        ", {} to {}",
+                        bound(low, <$value>::MIN, "lowest"),
+                        bound(high, <$value>::MAX, "any")
+                    ),
                 };
                 return (format!("{}{range}", $name), format!("`{}`", number.default_value()));
             }
