@@ -53,7 +53,7 @@ fn main() -> Result<()> {
         .into_iter()
         .filter_map(|feature| feature.downcast::<gst::ElementFactory>().ok())
         .collect();
-    factories.sort_by_key(|factory| factory.name());
+    factories.sort_by_key(GstObjectExt::name);
     ensure!(!factories.is_empty(), "the plugin registered no element");
 
     let mut page = String::from(
@@ -97,7 +97,7 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
 
     writeln!(page, "| pad | direction | when | caps |\n| --- | --- | --- | --- |")?;
     let mut templates: Vec<_> = factory.static_pad_templates().into_iter().collect();
-    templates.sort_by_key(|template| template.name_template());
+    templates.sort_by_key(gst::StaticPadTemplate::name_template);
     for template in templates {
         let direction = match template.direction() {
             gst::PadDirection::Sink => "sink",
@@ -130,19 +130,14 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
         )?;
     }
 
-    if instance
-        .find_property("stats")
-        .is_some_and(|pspec| pspec.value_type().is_a(gst::Structure::static_type()))
+    let structure = gst::Structure::static_type();
+    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(structure))
+        && let Some(stats) = instance.property::<Option<gst::Structure>>("stats")
+        && stats.n_fields() > 0
     {
-        if let Some(stats) = instance.property::<Option<gst::Structure>>("stats") {
-            let fields: Vec<_> = stats
-                .iter()
-                .map(|(field, value)| format!("`{field}` ({})", short_type(value.type_())))
-                .collect();
-            if !fields.is_empty() {
-                writeln!(page, "\n`stats` of an element that has not started holds: {}.", fields.join(", "))?;
-            }
-        }
+        let fields: Vec<_> =
+            stats.iter().map(|(field, value)| format!("`{field}` ({})", short_type(value.type_()))).collect();
+        writeln!(page, "\n`stats` of an element that has not started holds: {}.", fields.join(", "))?;
     }
     Ok(())
 }
@@ -155,7 +150,7 @@ fn properties(element: &gst::Element) -> Vec<glib::ParamSpec> {
         .filter(|pspec| pspec.owner_type().name().starts_with("Nvr"))
         .cloned()
         .collect();
-    own.sort_by_key(|pspec| pspec.name());
+    own.sort_by_key(glib::ParamSpec::name);
     own
 }
 
@@ -210,13 +205,13 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
     }
     if let Some(choice) = pspec.downcast_ref::<glib::ParamSpecEnum>() {
         let class = choice.enum_class();
-        let values = class.values().iter().map(|value| value.nick()).collect::<Vec<_>>().join(", ");
+        let values = class.values().iter().map(glib::EnumValue::nick).collect::<Vec<_>>().join(", ");
         let default = class.value(choice.default_value_as_i32()).map_or("", glib::EnumValue::nick).to_owned();
         return (format!("one of {values}"), format!("`{default}`"));
     }
     if let Some(flags) = pspec.downcast_ref::<glib::ParamSpecFlags>() {
         let class = flags.flags_class();
-        let values = class.values().iter().map(|value| value.nick()).collect::<Vec<_>>().join(", ");
+        let values = class.values().iter().map(glib::FlagsValue::nick).collect::<Vec<_>>().join(", ");
         let default = class.to_nick_string(flags.default_value_as_u32());
         return (format!("any of {values}"), format!("`{default}`"));
     }
