@@ -12,17 +12,22 @@ use gst::{glib, prelude::*};
 const EXAMPLES: &[(&str, &str, &str)] = &[
     (
         "nvrsrc",
-        "One camera, from its address to raw frames. It reconnects by itself: downstream sees a live stream that \
-         pauses, never an end and never a timestamp that goes back. Each frame carries its number and its capture \
-         time.",
+        "One camera, from its address to raw frames. It connects again for as long as it runs: downstream sees a live \
+         stream that pauses, never an end and never a timestamp that goes back. Each frame carries its number and \
+         its capture time: the camera's own clock where that is known and within 10 s of this machine's, else the \
+         time of arrival. With `decode=auto` a camera whose keyframes come at least `max-fps` times a second is \
+         decoded from keyframes alone. Addresses: `rtsp://`, `rtsps://`, `http://`, `https://`, `file://`, and \
+         `testsrc://?seed=7&width=640&height=360` for an nvrtestsrc.",
         "gst-launch-1.0 nvrsrc uri=rtsp://camera.example/stream max-fps=5 ! nvrinfer model=yolox-nano \
          ! nvrmqttsink source-id=0",
     ),
     (
         "nvrtestsrc",
         "A camera for demos and tests: people, cars and dogs that move over textured ground, the same for the same \
-         seed. Each frame carries what is on it as detections, exactly, and its capture time; the time is also \
-         drawn into the picture, readable by people (top left) and by machines (bottom edge).",
+         seed. Each frame carries what is on it as detections, exactly, and its number and capture time; the time is \
+         also drawn along the top, as text and as a strip that programs read after encoding and scaling. The source \
+         is live: on a machine that is too slow it leaves frames out, as a camera does. With `is-live=false` frames \
+         come as fast as they are taken.",
         "gst-launch-1.0 nvrtestsrc seed=7 num-buffers=300 ! video/x-raw,width=640,height=360,framerate=10/1 \
          ! nvrinfer model=demo ! nvrmqttsink source-id=0",
     ),
@@ -36,9 +41,11 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
     ),
     (
         "nvrmqttsink",
-        "Publishes one event for each analysed frame, as in [protocol](protocol.md). It reads detections of any \
-         element, by DL Streamer's region-of-interest structures or by GstAnalyticsRelationMeta, and waits neither \
-         for a broker nor because of one.",
+        "Publishes one event for each analysed frame, as in [protocol](protocol.md). It reads metadata and never pixels, \
+         so it takes any caps. Detections of any element will do: DL Streamer's region-of-interest structures, or \
+         GstAnalyticsRelationMeta where GStreamer has it; those that nvrinfer did not make have the `model_id` \
+         `external`. It waits neither for a broker nor because of one; at the end of the stream it waits for its \
+         queue, for 2 seconds at most. All elements of a process that name the same broker share a connection.",
         "gst-launch-1.0 rtspsrc location=rtsp://camera.example/stream ! rtph264depay ! h264parse ! avdec_h264 \
          ! nvrinfer model=yolox-nano ! nvrmqttsink source-id=0 broker=mqtt://localhost:1883",
     ),
