@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use nvr_tests::markdown::{self, words};
@@ -133,6 +133,58 @@ fn gst_launch_examples_parse() {
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
     assert!(count >= 5, "only {count} examples were found");
+}
+
+/// Every `nvr-launch GRAPH …` that a page shows is right: its flags exist and their values fit. Files that are only
+/// examples are left out.
+#[test]
+fn nvr_launch_examples_are_right() {
+    let commands = ["list", "check", "graph", "models", "demo", "broker"];
+    let (mut count, mut bad) = (0, Vec::new());
+    for (page, text) in pages() {
+        for command in markdown::commands(&text) {
+            let words = words(&command);
+            let mut words = words.iter().map(String::as_str).skip_while(|word| word.contains('='));
+            if words.next().is_none_or(|program| program.rsplit('/').next() != Some("nvr-launch")) {
+                continue;
+            }
+            let Some(graph) = words.next() else { continue };
+            if commands.contains(&graph) || graph.starts_with('-') {
+                continue;
+            }
+            if nvr_launch::graph::SHIPPED.iter().all(|shipped| shipped.name != graph) {
+                if !graph.ends_with(".toml") {
+                    bad.push(format!("{}: no graph and no command {graph}\n  {command}", page.display()));
+                }
+                continue;
+            }
+            let mut arguments = vec!["nvr-launch", graph, "--check"];
+            while let Some(word) = words.next() {
+                if word == "--config" && words.clone().next().is_some_and(|file| !root().join(file).is_file())
+                {
+                    words.next();
+                } else if word != "--check" && word != "--help" {
+                    arguments.push(word);
+                }
+            }
+            count += 1;
+            if nvr_launch::cli::main(arguments.iter().map(Into::into)) != ExitCode::SUCCESS {
+                bad.push(format!("{}: {command}", page.display()));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    assert!(count >= 3, "only {count} examples were found");
+}
+
+/// The samples are right as they are.
+#[test]
+fn sample_site_files_are_right() {
+    for file in ["config/site.toml", "docker/site.toml"] {
+        let file = root().join(file).display().to_string();
+        let arguments = ["nvr-launch", "processor", "--check", "--config", &file];
+        assert_eq!(nvr_launch::cli::main(arguments.map(Into::into)), ExitCode::SUCCESS, "{file}");
+    }
 }
 
 /// Files of the project that a page names by their path.
