@@ -154,7 +154,7 @@ fn properties(element: &gst::Element) -> Vec<glib::ParamSpec> {
     let mut own: Vec<_> = element
         .list_properties()
         .iter()
-        .filter(|pspec| pspec.owner_type().name().starts_with("Nvr"))
+        .filter(|pspec| pspec.owner_type().name().contains("Nvr"))
         .cloned()
         .collect();
     own.sort_by_key(glib::ParamSpec::name);
@@ -182,16 +182,11 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
         ($name:literal, $kind:ty, $value:ty) => {
             if let Some(number) = pspec.downcast_ref::<$kind>() {
                 let (low, high) = (number.minimum(), number.maximum());
-                let bound = |value: $value, limit: $value, word: &str| {
-                    if value == limit { word.to_owned() } else { value.to_string() }
-                };
                 let range = match (low == <$value>::MIN, high == <$value>::MAX) {
                     (true, true) => String::new(),
-                    _ => format!(
-                        ", {} to {}",
-                        bound(low, <$value>::MIN, "lowest"),
-                        bound(high, <$value>::MAX, "any")
-                    ),
+                    (true, false) => format!(", up to {high}"),
+                    (false, true) => format!(", from {low}"),
+                    (false, false) => format!(", {low} to {high}"),
                 };
                 return (format!("{}{range}", $name), format!("`{}`", number.default_value()));
             }
