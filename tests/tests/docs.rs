@@ -8,6 +8,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use gst::prelude::*;
 use nvr_tests::markdown::{self, words};
 
 fn root() -> PathBuf {
@@ -80,6 +81,28 @@ fn elements_page_is_current() {
         found.lines().count(),
         "docs/ref/elements.md is out of date, run `make docs`"
     );
+}
+
+/// What an element counts before it has started is explained; what it adds while it runs, its own tests know.
+#[test]
+fn statistics_are_explained() {
+    assert_eq!(
+        nvr_launch::cli::main(["nvr-launch", "check", "processor"].map(Into::into)),
+        ExitCode::SUCCESS
+    );
+    let page = fs::read_to_string(root().join("docs/ref/messages.md")).expect("docs/ref/messages.md");
+    for feature in gst::Registry::get().features_by_plugin("nvr").iter() {
+        let Some(factory) = feature.downcast_ref::<gst::ElementFactory>() else { continue };
+        let element = factory.create().build().expect("the element is made");
+        let stats: Option<gst::Structure> = element.property("stats");
+        for field in stats.iter().flat_map(|stats| stats.fields()) {
+            assert!(
+                page.contains(&format!("`{field}`")),
+                "stats field {field} of {} is not explained",
+                factory.name()
+            );
+        }
+    }
 }
 
 #[test]
