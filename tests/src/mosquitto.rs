@@ -1,5 +1,6 @@
 //! A real mosquitto for a test, and a subscriber that remembers what it got.
 
+use std::fmt::Write;
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
@@ -26,6 +27,8 @@ pub enum Access {
     Tls,
     /// TLS, and the client has to show a certificate of the same authority.
     MutualTls,
+    /// As `config/mosquitto.conf` has it, on another port.
+    Sample,
 }
 
 /// The password of user `camera`, as it has to be written in a URL.
@@ -104,7 +107,7 @@ impl Mosquitto {
     pub fn url(&self) -> String {
         let port = self.port;
         match self.access {
-            Access::Open => format!("mqtt://127.0.0.1:{port}"),
+            Access::Open | Access::Sample => format!("mqtt://127.0.0.1:{port}"),
             Access::Password => format!("mqtt://camera:{PASSWORD_IN_URL}@127.0.0.1:{port}"),
             Access::Tls | Access::MutualTls => format!("mqtts://localhost:{port}"),
         }
@@ -137,6 +140,17 @@ impl Mosquitto {
     fn configure(&self) -> Result<()> {
         let directory = self.directory.path();
         let shown = directory.display();
+        if self.access == Access::Sample {
+            let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/mosquitto.conf");
+            let text = fs::read_to_string(&sample).with_context(|| sample.display().to_string())?;
+            ensure!(text.contains("\nlistener 1883 "), "the sample listens on port 1883");
+            let text = text
+                .replace("\nlistener 1883 ", &format!("\nlistener {} ", self.port))
+                .replace("/var/lib/mosquitto/", &format!("{shown}/"));
+            let more = format!("user root\nlistener {} 127.0.0.1\nallow_anonymous true\n", self.inside);
+            fs::write(self.path("mosquitto.conf"), text + &more)?;
+            return Ok(());
+        }
         let mut text = format!(
             "per_listener_settings true\npersistence true\npersistence_location {shown}/\nautosave_interval 1\n\
              autosave_on_changes true\nset_tcp_nodelay true\nmax_queued_messages 0\nuser root\n\
@@ -145,19 +159,20 @@ impl Mosquitto {
             self.inside
         );
         let host = if self.access == Access::Open { "" } else { " 127.0.0.1" };
-        text += &format!("listener {}{host}\n", self.port);
+        let _ = writeln!(text, "listener {}{host}", self.port);
         match self.access {
-            Access::Open => text += "allow_anonymous true\n",
+            Access::Open | Access::Sample => text += "allow_anonymous true\n",
             Access::Password => {
                 let file = self.path("passwords");
                 let mut command = Command::new("mosquitto_passwd");
                 command.args(["-b", "-c"]).arg(&file).args(["camera", PASSWORD]);
                 call(command)?;
-                text += &format!("allow_anonymous false\npassword_file {}\n", file.display());
+                let _ = writeln!(text, "allow_anonymous false\npassword_file {}", file.display());
             }
             Access::Tls | Access::MutualTls => {
                 certificates(directory)?;
-                text += &format!(
+                let _ = write!(
+                    text,
                     "allow_anonymous true\ncafile {shown}/ca.crt\ncertfile {shown}/server.crt\n\
                      keyfile {shown}/server.key\nrequire_certificate {}\n",
                     self.access == Access::MutualTls

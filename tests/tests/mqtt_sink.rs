@@ -550,6 +550,31 @@ fn a_spool_is_bounded() {
     assert!(bytes > 0 && bytes <= 65536, "{bytes}");
 }
 
+#[test]
+fn a_spool_without_its_disk_loses_events_and_says_so_once() {
+    let Some(broker) = Mosquitto::stopped(Access::Open) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().display().to_string();
+    let camera = Camera::playing(&broker.url(), &[("qos", "1"), ("spool", &spool)]);
+    let warning = camera.warning();
+    assert!(warning.contains("cannot connect"), "{warning}");
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    camera.persons(0..10);
+    let warning = camera.warning();
+    assert!(warning.contains("spool"), "{warning}");
+    camera.until("counted", |c| c.stat("dropped") == 10);
+    assert_eq!(camera.warnings_left(), 0);
+}
+
+#[test]
+fn the_sample_configuration_of_the_broker_works() {
+    let Some(broker) = Mosquitto::start(Access::Sample) else { return };
+    let subscriber = broker.subscribe("#");
+    let camera = Camera::playing(&broker.url(), &[("qos", "1")]);
+    camera.person(1);
+    assert_eq!(subscriber.wait(1).unwrap().len(), 1);
+}
+
 fn segments(spool: &Path) -> Vec<std::path::PathBuf> {
     let folder = spool.join("source-7");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

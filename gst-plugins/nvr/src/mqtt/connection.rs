@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::ThreadId;
@@ -37,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that lasted this long has proven itself: the next failure starts the backoff anew.
 const PROVEN: Duration = Duration::from_secs(10);
 /// Between attempts with credentials that the broker has refused.
-const REFUSED_DELAY: Duration = Duration::from_secs(60);
+const REFUSED_DELAY: Duration = Duration::from_mins(1);
 /// QoS 1 messages sent ahead of their confirmations.
 const IN_FLIGHT: u16 = 100;
 
@@ -58,6 +59,7 @@ pub(super) struct Connection {
 
 pub(super) struct Shared {
     options: Options,
+    client_id: String,
     publishers: Mutex<Vec<Weak<Inner>>>,
     turn: AtomicUsize,
     /// Something was queued, or the connection is to end.
@@ -95,24 +97,17 @@ impl Connection {
     }
 
     fn start(options: Options) -> Result<Self, OptionsError> {
-        let shared = Arc::new(Shared {
-            options,
-            publishers: Mutex::default(),
-            turn: AtomicUsize::new(0),
-            work: Notify::new(),
-            stopping: AtomicBool::new(false),
-            stop: Notify::new(),
-            status: Mutex::new(Status::Connecting),
-            outage: Mutex::new(None),
-            reconnects: AtomicU64::new(0),
-            ended: Mutex::new(false),
-            end: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(options));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new().name("nvr-mqtt".into()).spawn(move || {
-                runtime.block_on(run(&shared));
+                // rumqttc parses what a broker sends; no broker may end the worker.
+                while catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&shared)))).is_err() {
+                    shared
+                        .disconnected("sent something that the MQTT client cannot bear; trying again", false);
+                    std::thread::sleep(Duration::from_secs(1));
+                }
                 // A name lookup under way would hold up an orderly shutdown for as long as it takes.
                 runtime.shutdown_background();
                 *shared.ended.lock() = true;
@@ -162,6 +157,23 @@ impl Drop for Connection {
 }
 
 impl Shared {
+    fn new(options: Options) -> Self {
+        Self {
+            client_id: options.client_id(),
+            options,
+            publishers: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            work: Notify::new(),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            status: Mutex::new(Status::Connecting),
+            outage: Mutex::new(None),
+            reconnects: AtomicU64::new(0),
+            ended: Mutex::new(false),
+            end: Condvar::new(),
+        }
+    }
+
     /// The publishers that are still there.
     pub fn publishers(&self) -> Vec<Arc<Inner>> {
         let mut list = self.publishers.lock();
@@ -243,7 +255,7 @@ struct Failure {
 
 /// One connection, from the first packet to the last. `Ok` where it ended because it was to.
 async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> {
-    let options = mqtt_options(&shared.options).map_err(|error| Failure {
+    let options = mqtt_options(&shared.options, &shared.client_id).map_err(|error| Failure {
         why: error.to_string(),
         refused: false,
         connected: false,
@@ -263,7 +275,8 @@ async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> 
 
     let flight = RefCell::new(Flight::default());
     let ended = exchange(shared, &client, event_loop, &flight).await;
-    flight.into_inner().give_back();
+    // Back to the queues before anybody hears of the end.
+    drop(flight);
     match ended {
         None => Ok(()),
         Some(_) if shared.stopping() => Ok(()),
@@ -315,7 +328,7 @@ async fn exchange(
     }
 }
 
-/// Messages that rumqttc has been given, in order.
+/// Messages that rumqttc has been given, in order. They go back to their queues when this is dropped.
 #[derive(Default)]
 struct Flight {
     /// Not written yet.
@@ -347,11 +360,13 @@ impl Flight {
             _ => {}
         }
     }
+}
 
-    /// Returns everything to its queue, in order.
-    fn give_back(self) {
+impl Drop for Flight {
+    fn drop(&mut self) {
         let mut groups: Vec<(Arc<Inner>, Vec<_>)> = Vec::new();
-        for taken in self.unconfirmed.into_iter().map(|(_, taken)| taken).chain(self.submitted) {
+        let unconfirmed = self.unconfirmed.drain(..).map(|(_, taken)| taken);
+        for taken in unconfirmed.chain(self.submitted.drain(..)) {
             match groups.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &taken.owner)) {
                 Some((_, messages)) => messages.push(taken.message),
                 None => groups.push((taken.owner, vec![taken.message])),
@@ -363,8 +378,8 @@ impl Flight {
     }
 }
 
-fn mqtt_options(options: &Options) -> Result<MqttOptions, OptionsError> {
-    let mut mqtt = MqttOptions::new(options.client_id(), options.host.clone(), options.port);
+fn mqtt_options(options: &Options, client_id: &str) -> Result<MqttOptions, OptionsError> {
+    let mut mqtt = MqttOptions::new(client_id, options.host.clone(), options.port);
     mqtt.set_keep_alive(KEEP_ALIVE);
     mqtt.set_inflight(IN_FLIGHT);
     // rumqttc's own limit is 10 KiB, which a crowd of detections exceeds.
@@ -405,4 +420,84 @@ fn failure(error: &ConnectionError, connected: bool) -> Failure {
 fn jitter() -> f64 {
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
     (random >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::super::{BrokerSettings, Message, Publisher};
+    use super::*;
+    use gst::prelude::*;
+
+    /// Numbers that look random and are the same each time (xorshift).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+    }
+
+    /// Something between noise and MQTT: plausible packet types, small lengths and ids.
+    fn noise(numbers: &mut Numbers) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..numbers.next() % 6 {
+            let len = numbers.next() % 9;
+            bytes.push(if numbers.next() % 8 == 0 {
+                numbers.next() as u8
+            } else {
+                (numbers.next() % 16) as u8 * 16 + 2
+            });
+            bytes.push(if numbers.next() % 8 == 0 { numbers.next() as u8 } else { len as u8 });
+            bytes.extend((0..len).map(|_| (numbers.next() % 12) as u8));
+        }
+        bytes
+    }
+
+    #[test]
+    fn no_broker_can_make_the_client_panic() {
+        gst::init().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        const ROUNDS: usize = 2000;
+        let server = std::thread::spawn(move || {
+            let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+            for i in 0..ROUNDS {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut greeting = [0; 1024];
+                let _ = stream.read(&mut greeting);
+                if i % 4 != 0 {
+                    let _ = stream.write_all(&[0x20, 2, 0, 0]);
+                }
+                let _ = stream.write_all(&noise(&mut numbers));
+            }
+        });
+        let mut settings = BrokerSettings::default();
+        let specs = BrokerSettings::properties();
+        let spec = specs.iter().find(|spec| spec.name() == "broker").unwrap();
+        settings.set(&format!("mqtt://127.0.0.1:{port}").to_value(), spec);
+        let mut options = settings.resolve().unwrap();
+        let shared = Shared::new(options.clone());
+        // A publisher of a broker that is not there, whose queue this session drains.
+        options.port = 1;
+        let publisher = Publisher::open(&options, 100, |_| ()).unwrap();
+        shared.publishers.lock().push(publisher.downgrade());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for i in 0..ROUNDS {
+            publisher.publish(Message::new("t", vec![0; i % 50], QoS::AtLeastOnce, false, 0));
+            assert!(runtime.block_on(session(&shared, &mut 0)).is_err());
+        }
+        server.join().unwrap();
+        let stats = publisher.stats();
+        assert_eq!(
+            stats.queued + stats.acknowledged + stats.dropped,
+            ROUNDS as u64,
+            "none got lost: {stats:?}"
+        );
+    }
 }

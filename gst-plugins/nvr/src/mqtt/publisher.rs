@@ -204,6 +204,11 @@ impl Publisher {
         self.connection.status()
     }
 
+    #[cfg(test)]
+    pub(super) fn downgrade(&self) -> std::sync::Weak<Inner> {
+        Arc::downgrade(&self.inner)
+    }
+
     pub fn stats(&self) -> Stats {
         let queued = {
             let queue = self.inner.queue.lock();

@@ -23,7 +23,7 @@ const WINDOW: usize = 100;
 /// What is written is on disk for good after this long.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Trouble with the disk is reported at most this often.
-const REPORT_EVERY: Duration = Duration::from_secs(60);
+const REPORT_EVERY: Duration = Duration::from_mins(1);
 
 pub struct Spooler {
     shared: Arc<Shared>,
