@@ -66,7 +66,8 @@ impl Detector {
         let session = load(runtime, path)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let spec = ModelSpec::resolve(&describe(&session), &[("test", hints)], &name)?;
-        let len = spec.input.len();
+        // Of a fixed batch, the first place is used; the others stay black.
+        let len = spec.input.len() * spec.batch.unwrap_or(1);
         let tensor = match spec.input.element {
             ElementType::F32 => Tensor::F32(vec![0.0; len]),
             ElementType::F16 => Tensor::F16(vec![f16::ZERO; len]),
@@ -79,13 +80,14 @@ impl Detector {
 
     /// What the model sees in one frame.
     pub fn detect(&mut self, frame: &Frame<'_>, params: &DecodeParams) -> anyhow::Result<Vec<RawDetection>> {
+        let one = self.spec.input.len();
         let transform = self.preprocessor.run(
             frame,
             match &mut self.tensor {
-                Tensor::F32(data) => TensorMut::F32(data),
-                Tensor::F16(data) => TensorMut::F16(data),
-                Tensor::U8(data) => TensorMut::U8(data),
-                Tensor::I8(data) => TensorMut::I8(data),
+                Tensor::F32(data) => TensorMut::F32(&mut data[..one]),
+                Tensor::F16(data) => TensorMut::F16(&mut data[..one]),
+                Tensor::U8(data) => TensorMut::U8(&mut data[..one]),
+                Tensor::I8(data) => TensorMut::I8(&mut data[..one]),
             },
         )?;
         self.infer(transform, frame.width, frame.height, params)
@@ -100,9 +102,10 @@ impl Detector {
     ) -> anyhow::Result<Vec<RawDetection>> {
         let input = &self.spec.input;
         let (c, h, w) = (input.channels(), input.height, input.width);
+        let batch = self.spec.batch.unwrap_or(1);
         let shape = match input.layout {
-            TensorLayout::Nchw => [1, c, h, w],
-            TensorLayout::Nhwc => [1, h, w, c],
+            TensorLayout::Nchw => [batch, c, h, w],
+            TensorLayout::Nhwc => [batch, h, w, c],
         };
         let picture: SessionInputValue<'_> = match &self.tensor {
             Tensor::F32(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
@@ -110,10 +113,10 @@ impl Detector {
             Tensor::U8(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
             Tensor::I8(data) => TensorRef::from_array_view((shape, data.as_slice()))?.into(),
         };
-        let size = [frame_width as i64, frame_height as i64];
+        let size = [frame_width as i64, frame_height as i64].repeat(batch);
         let mut inputs = vec![(self.spec.input_name.clone(), picture)];
         for ExtraInput::OriginalSize { name, .. } in &self.spec.extra_inputs {
-            inputs.push((name.clone(), TensorRef::from_array_view(([1usize, 2], &size[..]))?.into()));
+            inputs.push((name.clone(), TensorRef::from_array_view(([batch, 2], &size[..]))?.into()));
         }
         let outputs = self.session.run(inputs)?;
         let shapes = shapes(&outputs);

@@ -1,9 +1,109 @@
 //! Average precision, as COCO counts it: 101 recall points, interpolated precision, mean over the classes that
 //! occur (Lin et al. 2014, arXiv:1405.0312, and pycocotools without crowds and size ranges).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use nvr_core::{decode::RawDetection, geometry::Rect};
+use anyhow::Context;
+use nvr_core::{
+    decode::{DecodeParams, RawDetection},
+    frame::PixelFormat,
+    geometry::Rect,
+    model::{ModelHints, ModelType},
+};
+use ort::environment::Environment;
+use serde_json::Value;
+
+use crate::{data, detector::Detector, picture::Picture};
+
+/// What the Python reference reached, and with which settings.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    pub threshold: f32,
+    pub max_detections: usize,
+    pub pictures: usize,
+    pub models: BTreeMap<String, Score>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    pub ap: f64,
+    pub ap50: f64,
+}
+
+impl Reference {
+    pub fn load() -> anyhow::Result<Self> {
+        let path = data::own("reference/accuracy.json");
+        let json: Value =
+            serde_json::from_slice(&std::fs::read(&path).with_context(|| path.display().to_string())?)?;
+        let number = |value: &Value| value.as_f64().with_context(|| format!("{}: a number", path.display()));
+        let mut models = BTreeMap::new();
+        for (name, score) in json["models"].as_object().context("models")? {
+            models.insert(name.clone(), Score { ap: number(&score["ap"])?, ap50: number(&score["ap50"])? });
+        }
+        Ok(Self {
+            threshold: number(&json["threshold"])? as f32,
+            max_detections: number(&json["max_detections"])? as usize,
+            pictures: number(&json["pictures"])? as usize,
+            models,
+        })
+    }
+}
+
+/// The labelled pictures.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    pub pictures: Vec<(Picture, Vec<Truth>)>,
+}
+
+impl Labelled {
+    /// `None` where the shared test data are missing.
+    pub fn load() -> anyhow::Result<Option<Self>> {
+        let Some(root) = data::shared("images/coco") else { return Ok(None) };
+        let json: Value = serde_json::from_slice(&std::fs::read(root.join("instances.json"))?)?;
+        let mut truth: BTreeMap<u64, Vec<Truth>> = BTreeMap::new();
+        for label in json["annotations"].as_array().context("annotations")? {
+            let bbox = label["bbox"].as_array().context("bbox")?;
+            let at = |i: usize| bbox.get(i).and_then(Value::as_f64).context("four numbers").map(|v| v as f32);
+            let rect = Rect::new(at(0)?, at(1)?, at(2)?, at(3)?);
+            let class_id = label["category_id"].as_u64().context("category_id")? as u32;
+            let image = label["image_id"].as_u64().context("image_id")?;
+            truth.entry(image).or_default().push(Truth { class_id, rect });
+        }
+        let mut pictures = Vec::new();
+        for image in json["images"].as_array().context("images")? {
+            let id = image["id"].as_u64().context("id")?;
+            let file = image["file_name"].as_str().context("file_name")?;
+            let picture = Picture::load(&root.join("images").join(file))?;
+            pictures.push((picture, truth.remove(&id).unwrap_or_default()));
+        }
+        Ok(Some(Self { pictures }))
+    }
+}
+
+/// Runs a model on every labelled picture.
+pub fn score_model(
+    runtime: &Environment,
+    path: &Path,
+    labelled: &Labelled,
+    reference: &Reference,
+    format: PixelFormat,
+) -> anyhow::Result<Score> {
+    let mut detector = Detector::open(runtime, path, ModelHints::default())?;
+    let params = DecodeParams {
+        threshold: reference.threshold,
+        // As the reference: NanoDet's authors use 0.6, everybody else about this.
+        iou_threshold: if detector.spec.model_type == ModelType::Nanodet { 0.6 } else { 0.45 },
+        max_detections: reference.max_detections,
+        classes: None,
+    };
+    let mut scored = Vec::new();
+    for (picture, truth) in &labelled.pictures {
+        let raw = picture.to(format, 0);
+        scored.push(Scored { truth: truth.clone(), found: detector.detect(&raw.frame(), &params)? });
+    }
+    let (ap, ap50) = ap_and_ap50(&scored);
+    Ok(Score { ap, ap50 })
+}
 
 /// One labelled object.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Which family a model belongs to, from the names, number and shapes of its outputs.
 
-use super::{Activation, BoxUnit, Form, Head, ModelIo, ModelType, TensorInfo};
+use super::{Activation, BoxUnit, Form, Head, MAX_LABELS, ModelIo, ModelType, TensorInfo};
 
 /// Strides of the grids that one-stage detectors predict on, as far as such models are published.
 const STRIDES: [&[usize]; 5] = [&[8, 16, 32], &[8, 16, 32, 64], &[16, 32], &[4, 8, 16, 32], &[32]];
@@ -79,7 +79,8 @@ impl Question<'_> {
             ModelType::Yolov10 => self.single(|_, shape| Self::yolov10(shape)),
             ModelType::Nms7 => self.single(|_, shape| Self::nms7(shape, strict)),
         }?;
-        Some(Found { model_type, head, why })
+        let plausible = head.classes.is_none_or(|classes| (1..=MAX_LABELS).contains(&classes));
+        plausible.then_some(Found { model_type, head, why })
     }
 
     /// The first output that one of the single-output layouts fits.
@@ -110,8 +111,7 @@ impl Question<'_> {
             None => !strict || (anchors == 3 && attributes > 6),
         };
         let combined = self.labels.is_some_and(|labels| labels + 4 == attributes && labels + 5 != attributes);
-        (fits && attributes >= 6 && !(strict && combined))
-            .then_some((Some(attributes - 5), BoxUnit::InputPixels))
+        (fits && !(strict && combined)).then_some((Some(attributes.checked_sub(5)?), BoxUnit::InputPixels))
     }
 
     /// 1×(4+C)×N, or transposed 1×N×(4+C) where somebody says so.
@@ -146,7 +146,7 @@ impl Question<'_> {
         let &[_, Some(channels), rows, columns] = shape else { return None };
         let grid = (Some(self.height.div_ceil(16)), Some(self.width.div_ceil(16)));
         let fits = (rows, columns) == grid && self.io.outputs.len() == 1;
-        (channels >= 6 && (fits || !strict)).then_some((Some(channels - 5), BoxUnit::InputPixels))
+        (fits || !strict).then_some((Some(channels.checked_sub(5)?), BoxUnit::InputPixels))
     }
 
     /// Twelve tensors (nine without landmarks): per stride two scores, box, key points.

@@ -195,3 +195,6 @@ impl HintError {
         ModelError::Hint { file: file.into(), error: self }
     }
 }
+
+#[cfg(test)]
+mod tests;

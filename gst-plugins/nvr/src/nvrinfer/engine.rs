@@ -66,7 +66,9 @@ pub enum LoadError {
     Session(#[from] SessionError),
     #[error("{model} is not a detector that is known: {reason}")]
     Model { model: String, reason: String },
-    #[error("{model} cannot be loaded: ONNX Runtime or the plugin panicked over it; please report this with the file")]
+    #[error(
+        "{model} cannot be loaded: ONNX Runtime or the plugin panicked over it; please report this with the file"
+    )]
     Panicked { model: String },
     #[error("{model} does not work: {reason}")]
     Trial { model: String, reason: String },
@@ -224,9 +226,10 @@ impl Shared {
         tensor.unwrap_or_else(|| TensorBuf::new(&self.info.spec.input, 1))
     }
 
-    /// Keeps a few tensors for the next frames; the rest is given back to the system.
-    fn give_tensor(&self, queue: &mut Queue, tensor: TensorBuf) {
-        if queue.free.len() < self.info.workers * self.info.batch + 2 {
+    /// Keeps as many tensors as there are cameras: what all need when all their frames come at once. Giving them
+    /// back and asking for new ones at every such moment would fragment the heap.
+    fn give_tensor(queue: &mut Queue, tensor: TensorBuf) {
+        if queue.free.len() < queue.slots.attached() {
             queue.free.push(tensor);
         }
     }
@@ -268,7 +271,10 @@ impl Engine {
         conclusions.extend(note);
         let batch = spec.batch.unwrap_or(key.batch_size).max(1);
         if batch != key.batch_size {
-            conclusions.push(format!("batch: {batch} (fixed in the model; batch-size {} is not used)", key.batch_size));
+            conclusions.push(format!(
+                "batch: {batch} (fixed in the model; batch-size {} is not used)",
+                key.batch_size
+            ));
         }
         let workers = match (key.threads, device) {
             (0, Device::Cpu) => {
@@ -320,21 +326,22 @@ impl Engine {
         if workers.len() < attached.min(self.shared.info.workers) {
             let (shared, runtime, source) = (self.shared.clone(), self.runtime, self.source.clone());
             let first = self.first.lock().take();
-            let thread = std::thread::Builder::new().name(format!("nvrinfer-{}", workers.len())).spawn(move || {
-                let runner = first.map_or_else(
-                    || {
-                        let session = session::open(runtime, &source, shared.info.device)?;
-                        Ok(Runner::new(session, shared.info.spec.clone()))
-                    },
-                    Ok,
-                );
-                match runner {
-                    Ok(runner) => work(&shared, runner),
-                    Err::<_, SessionError>(error) => {
-                        gst::warning!(CAT, "One worker less: {error}");
+            let thread =
+                std::thread::Builder::new().name(format!("nvrinfer-{}", workers.len())).spawn(move || {
+                    let runner = first.map_or_else(
+                        || {
+                            let session = session::open(runtime, &source, shared.info.device)?;
+                            Ok(Runner::new(session, shared.info.spec.clone()))
+                        },
+                        Ok,
+                    );
+                    match runner {
+                        Ok(runner) => work(&shared, runner),
+                        Err::<_, SessionError>(error) => {
+                            gst::warning!(CAT, "One worker less: {error}");
+                        }
                     }
-                }
-            });
+                });
             match thread {
                 Ok(thread) => workers.push(thread),
                 Err(error) => gst::warning!(CAT, "One worker less: {error}"),
@@ -367,7 +374,8 @@ impl Drop for Engine {
 fn try_out(runner: &mut Runner, spec: &ModelSpec, batch: usize) -> Result<(), RunError> {
     let transform = Transform { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
     let params = DecodeParams { threshold: 0.9, iou_threshold: 0.5, max_detections: 1, classes: None };
-    let picture = PictureFacts { transform, width: spec.input.width, height: spec.input.height, params: params.into() };
+    let picture =
+        PictureFacts { transform, width: spec.input.width, height: spec.input.height, params: params.into() };
     let (results, _) = runner.run(&TensorBuf::new(&spec.input, batch), batch, &[picture])?;
     results.into_iter().try_for_each(|result| result.map(|_| ()))
 }
@@ -398,7 +406,12 @@ fn work(shared: &Shared, mut runner: Runner) {
     }
 }
 
-fn run_batch(shared: &Shared, runner: &mut Runner, batch: &mut Vec<(SlotId, Job)>, gathered: &mut Option<(usize, TensorBuf)>) {
+fn run_batch(
+    shared: &Shared,
+    runner: &mut Runner,
+    batch: &mut Vec<(SlotId, Job)>,
+    gathered: &mut Option<(usize, TensorBuf)>,
+) {
     let spec = &shared.info.spec;
     let pictures: Vec<_> = batch.iter().map(|(_, job)| job.picture.clone()).collect();
     let size = spec.batch.unwrap_or(batch.len()).max(batch.len());
@@ -443,7 +456,7 @@ fn run_batch(shared: &Shared, runner: &mut Runner, batch: &mut Vec<(SlotId, Job)
             queue.slots.done(id);
         }
         for tensor in tensors {
-            shared.give_tensor(&mut queue, tensor);
+            Shared::give_tensor(&mut queue, tensor);
         }
     }
     for (reply, result) in answers {
@@ -458,7 +471,9 @@ fn name(spec: &ModelSpec, raw: Vec<RawDetection>) -> Result<Vec<Detection>, RunE
         .map(|raw| {
             let class_name = spec.labels.get(raw.class_id as usize).cloned().ok_or_else(|| {
                 let (id, count) = (raw.class_id, spec.labels.len());
-                RunError::Run(format!("the model answered class {id}, but has {count} labels: the label list is wrong"))
+                RunError::Run(format!(
+                    "the model answered class {id}, but has {count} labels: the label list is wrong"
+                ))
             })?;
             Ok(Detection {
                 class_name,
@@ -516,7 +531,7 @@ impl Client {
         let transform = match preprocessor.run(frame, tensor.as_mut()) {
             Ok(transform) => transform,
             Err(error) => {
-                shared.give_tensor(&mut shared.queue.lock(), tensor);
+                Shared::give_tensor(&mut shared.queue.lock(), tensor);
                 return Err(error);
             }
         };
@@ -531,7 +546,7 @@ impl Client {
         let replaced = matches!(old, Ok(Some(_)));
         if let Ok(Some(old)) = old {
             old.reply.forget();
-            shared.give_tensor(&mut queue, old.tensor);
+            Shared::give_tensor(&mut queue, old.tensor);
         }
         drop(queue);
         shared.wake.notify_one();
@@ -549,7 +564,7 @@ impl Client {
         let mut queue = shared.queue.lock();
         if let Some(job) = queue.slots.withdraw(self.slot) {
             job.reply.forget();
-            shared.give_tensor(&mut queue, job.tensor);
+            Shared::give_tensor(&mut queue, job.tensor);
         }
     }
 }

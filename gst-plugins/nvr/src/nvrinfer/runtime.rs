@@ -9,7 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use ort::{environment::Environment, logging::LogLevel};
+use ort::{
+    AsPointer,
+    environment::Environment,
+    logging::LogLevel,
+    memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType},
+};
 use parking_lot::Mutex;
 
 use super::{CAT, model_files};
@@ -26,6 +31,8 @@ pub struct Runtime {
     pub path: PathBuf,
     /// What the library says of itself.
     pub build: String,
+    /// Whether all sessions take their working memory from one arena.
+    pub shared_arena: bool,
 }
 
 /// [`Environment`] with a `Debug`.
@@ -81,7 +88,9 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// The first library of the list in the documentation of `runtime-library`. One that is named or lies where ours
 /// are kept must load; of the system's, which may be there or not, the first that loads is taken.
 fn find(wanted: Option<PathBuf>) -> Result<Runtime, RuntimeError> {
-    if let Some(path) = wanted.or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()).map(Into::into)) {
+    if let Some(path) =
+        wanted.or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()).map(Into::into))
+    {
         return load(&path);
     }
     let kept: Vec<_> =
@@ -109,7 +118,8 @@ fn load(path: &Path) -> Result<Runtime, RuntimeError> {
         return Err(unusable("there is no such file".into()));
     }
     // `ort` takes a relative path for one relative to the executable.
-    let absolute = if path.components().count() > 1 { std::path::absolute(path) } else { Ok(path.to_path_buf()) };
+    let absolute =
+        if path.components().count() > 1 { std::path::absolute(path) } else { Ok(path.to_path_buf()) };
     let absolute = absolute.map_err(|error| unusable(error.to_string()))?;
     std::panic::catch_unwind(AssertUnwindSafe(|| {
         let builder = ort::init_from(&absolute).map_err(|error| error.to_string())?;
@@ -120,11 +130,34 @@ fn load(path: &Path) -> Result<Runtime, RuntimeError> {
             .build()
             .map_err(|error| error.to_string())?;
         environment.set_log_level(LogLevel::Warning);
+        let shared_arena = share_arena(&environment)
+            .inspect_err(|error| gst::info!(CAT, "Every session has an arena of its own: {error}"))
+            .is_ok();
         let environment = EnvironmentHandle(environment);
-        Ok(Runtime { environment, path: absolute.clone(), build: ort::info().to_owned() })
+        Ok(Runtime { environment, path: absolute.clone(), build: ort::info().to_owned(), shared_arena })
     }))
     .unwrap_or_else(|_| Err("it does not offer the expected interface".into()))
     .map_err(unusable)
+}
+
+/// Registers one arena for the working memory of all sessions, which grows by what is asked for. A session's own
+/// arena grows by powers of two and keeps its peak to itself: two sessions of a small detector take 15 MB more.
+fn share_arena(environment: &Environment) -> ort::Result<()> {
+    const UNLIMITED: usize = 0;
+    const AS_REQUESTED: i32 = 1;
+    const DEFAULT: i32 = -1;
+    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)?;
+    let api = ort::api();
+    let mut config = std::ptr::null_mut();
+    // SAFETY: `config` is written by the first call where that succeeds, and released once. The environment and
+    // the memory description outlive the calls, and the library copies both.
+    unsafe {
+        let created = (api.CreateArenaCfg)(UNLIMITED, AS_REQUESTED, DEFAULT, DEFAULT, &raw mut config);
+        ort::Error::result_from_status(created)?;
+        let registered = (api.CreateAndRegisterAllocator)(environment.ptr().cast_mut(), memory.ptr(), config);
+        (api.ReleaseArenaCfg)(config);
+        ort::Error::result_from_status(registered)
+    }
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, location: &str, message: &str) {

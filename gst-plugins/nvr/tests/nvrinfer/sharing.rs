@@ -21,12 +21,22 @@ fn run(model_name: &str, prefix: &str, properties: &[(&str, &str)], cameras: usi
             .enumerate()
             .map(|(number, camera)| {
                 scope.spawn(move || {
+                    let begun = std::time::Instant::now();
                     let mut last = None;
                     let mut count = 0;
-                    for frame in 0..frames {
+                    // In mode `async` frames pass faster than results come: until a tenth of them has come.
+                    let enough = |frame, count| if is_async { count >= frames / 10 } else { frame == frames };
+                    for frame in 0.. {
+                        if enough(frame, count) {
+                            break;
+                        }
+                        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{count} results");
                         let seen = camera.look(value_of(shown(number, frame)));
                         assert!(is_async || seen.is_some(), "camera {number} frame {frame}");
-                        let Some(seen) = seen else { continue };
+                        let Some(seen) = seen else {
+                            thread::yield_now();
+                            continue;
+                        };
                         if !is_async {
                             assert_eq!(seen.frame_id, frame);
                         }
@@ -43,12 +53,9 @@ fn run(model_name: &str, prefix: &str, properties: &[(&str, &str)], cameras: usi
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     for (camera, analysed) in harnesses.iter().zip(&analysed) {
-        assert_eq!(camera.stat("frames"), frames);
+        assert_eq!(camera.stat("frames"), camera.frames);
         assert_eq!(camera.stat("analysed"), *analysed);
         assert_eq!(camera.stat("errors"), 0);
-    }
-    if is_async {
-        assert!(analysed.iter().sum::<u64>() > 0, "{analysed:?}");
     }
 }
 
@@ -70,8 +77,13 @@ fn results_stay_with_their_camera_in_batches() {
     for (name, prefix) in [("grey_batch", "n"), ("grey_batch4", "f")] {
         for mode in ["sync", "async"] {
             let id = format!("{name}-{mode}");
-            let properties =
-                [("threads", "2"), ("batch-size", "4"), ("batch-timeout", "2"), ("mode", mode), ("model-instance-id", &id)];
+            let properties = [
+                ("threads", "2"),
+                ("batch-size", "4"),
+                ("batch-timeout", "2"),
+                ("mode", mode),
+                ("model-instance-id", &id),
+            ];
             run(name, prefix, &properties, 7, 150);
         }
     }

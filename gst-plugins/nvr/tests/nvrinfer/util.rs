@@ -19,7 +19,11 @@ pub fn init() {
 }
 
 pub fn model(name: &str) -> String {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("{name}.onnx")).display().to_string()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(format!("{name}.onnx"))
+        .display()
+        .to_string()
 }
 
 /// Whether ONNX Runtime is here; says so where it is not.
@@ -87,7 +91,9 @@ fn paint(buffer: &mut gst::BufferRef, info: &VideoInfo, value: u8) {
         let stride = frame.plane_stride()[plane as usize] as usize;
         let (row, rows) = match (info.format(), plane) {
             (VideoFormat::Nv12, 1) => (info.width().div_ceil(2) * 2, info.height().div_ceil(2)),
-            (VideoFormat::I420 | VideoFormat::Yv12, 1 | 2) => (info.width().div_ceil(2), info.height().div_ceil(2)),
+            (VideoFormat::I420 | VideoFormat::Yv12, 1 | 2) => {
+                (info.width().div_ceil(2), info.height().div_ceil(2))
+            }
             (format, _) if planar || format == VideoFormat::Gray8 => (info.width(), info.height()),
             (VideoFormat::Rgb | VideoFormat::Bgr, _) => (info.width() * 3, info.height()),
             _ => (info.width() * 4, info.height()),
@@ -107,7 +113,8 @@ pub fn value_of(class: usize) -> u8 {
 
 pub fn info(format: VideoFormat, width: u32, height: u32) -> VideoInfo {
     let builder = VideoInfo::builder(format, width, height).fps(gst::Fraction::new(25, 1));
-    let yuv = matches!(format, VideoFormat::Nv12 | VideoFormat::I420 | VideoFormat::Yv12 | VideoFormat::Gray8);
+    let yuv =
+        matches!(format, VideoFormat::Nv12 | VideoFormat::I420 | VideoFormat::Yv12 | VideoFormat::Gray8);
     let full = "1:4:7:1".parse().expect("full range BT.601");
     if yuv { builder.colorimetry(&full).build() } else { builder.build() }.expect("video info")
 }
@@ -145,7 +152,10 @@ pub struct Camera {
 impl Camera {
     pub fn element(model_name: &str, properties: &[(&str, &str)]) -> gst::Element {
         init();
-        let element = gst::ElementFactory::make("nvrinfer").property("model", model(model_name)).build().expect("nvrinfer");
+        let element = gst::ElementFactory::make("nvrinfer")
+            .property("model", model(model_name))
+            .build()
+            .expect("nvrinfer");
         for (name, value) in properties {
             element.set_property_from_str(name, value);
         }
@@ -197,7 +207,10 @@ impl Camera {
 
     pub fn stat(&self, name: &str) -> u64 {
         let stats = self.element.property::<gst::Structure>("stats");
-        stats.get::<u64>(name).or_else(|_| stats.get::<u32>(name).map(u64::from)).unwrap_or_else(|_| panic!("{name} in {stats}"))
+        stats
+            .get::<u64>(name)
+            .or_else(|_| stats.get::<u32>(name).map(u64::from))
+            .unwrap_or_else(|_| panic!("{name} in {stats}"))
     }
 
     pub fn element_stat_ms(&self, name: &str) -> f64 {
@@ -217,22 +230,31 @@ impl Camera {
         }
     }
 
-    /// Texts of the warnings so far.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut texts = Vec::new();
-        while let Some(message) = self.bus.pop_filtered(&[gst::MessageType::Warning]) {
-            if let gst::MessageView::Warning(warning) = message.view() {
-                texts.push(warning.error().to_string());
+    /// Element messages and texts of warnings since the last look, without waiting.
+    pub fn news(&self) -> (Vec<gst::Structure>, Vec<String>) {
+        let (mut structures, mut warnings) = (Vec::new(), Vec::new());
+        while let Some(message) = self.bus.pop() {
+            match message.view() {
+                gst::MessageView::Element(element) => {
+                    structures.extend(element.structure().map(ToOwned::to_owned))
+                }
+                gst::MessageView::Warning(warning) => warnings.push(warning.error().to_string()),
+                _ => {}
             }
         }
-        texts
+        (structures, warnings)
     }
 
-    /// Feeds frames until one carries a result, in mode `async`.
-    pub fn feed_until_seen(&mut self, value: u8) -> Seen {
+    /// Texts of the warnings since the last look.
+    pub fn warnings(&self) -> Vec<String> {
+        self.news().1
+    }
+
+    /// Feeds frames, of the grey that `value` gives for their number, until one carries a result, in mode `async`.
+    pub fn feed_until_seen(&mut self, value: impl Fn(u64) -> u8) -> Seen {
         let begun = std::time::Instant::now();
         loop {
-            if let Some(seen) = self.look(value) {
+            if let Some(seen) = self.look(value(self.frames)) {
                 return seen;
             }
             assert!(begun.elapsed() < Duration::from_secs(30), "no result");
