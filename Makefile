@@ -71,6 +71,24 @@ docs: ## Write docs/ref/elements.md anew from the elements
 coverage: ## Line coverage of the core and the elements; fails below 85 %
 	@FEATURES='$(FEATURES)' scripts/coverage.sh
 
+BENCH_PYTHON := $(TARGET_DIR)/bench/venv/bin/python
+
+.PHONY: bench-setup
+bench-setup: ## Release builds and Python packages for the benchmarks
+	test -x $(BENCH_PYTHON) || python3 -m venv $(TARGET_DIR)/bench/venv
+	$(BENCH_PYTHON) -m pip install --quiet -r tests/bench/requirements.txt
+	$(CARGO) build --release --locked -p nvr-launch -p gst-plugin-nvr $(FEATURES)
+	$(CARGO) build --release --locked -p nvr-tests --bin bench-cameras $(FEATURES)
+
+.PHONY: bench
+bench: bench-setup ## Cost and latency next to other programs, see tests/bench/README.md (BENCH_ARGS=…)
+	$(BENCH_PYTHON) tests/bench/twelve-cameras.py $(BENCH_ARGS)
+	$(BENCH_PYTHON) tests/bench/overhead.py
+
+.PHONY: bench-core
+bench-core: ## Time of one frame to a tensor
+	$(CARGO) bench --locked -p nvr-core
+
 .PHONY: install
 install: build ## Plugin into GStreamer's plugin folder, nvr-launch into PREFIX/bin (DESTDIR is honoured)
 	@test -n '$(PLUGINDIR)' || { echo 'install: pkg-config does not find gstreamer-1.0; set PLUGINDIR' >&2; exit 1; }

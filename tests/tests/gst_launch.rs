@@ -3,18 +3,20 @@
 
 use std::{
     io::Read as _,
-    net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nvr_core::event::DetectionEvent;
 use nvr_launch::rtsp_server::{Camera, RtspServer, TestSrc};
-use nvr_tests::{data, markdown, plugin::PluginFolder};
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use nvr_tests::{
+    data, markdown,
+    mosquitto::{Access, Mosquitto, Received},
+    plugin::PluginFolder,
+};
 
 /// More than the slowest machine needs; reached only where something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,94 +54,19 @@ fn finish(mut running: Running) -> (ExitStatus, String) {
     (status, complaints)
 }
 
-/// mosquitto on a free port of this machine, and a subscriber to everything.
-struct Broker {
-    port: u16,
-    events: mpsc::Receiver<(String, Vec<u8>)>,
-    _server: Running,
-    _folder: tempfile::TempDir,
-}
-
-impl Broker {
-    fn start() -> Self {
-        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
-            .into_iter()
-            .find(|path| Path::new(path).exists())
-            .unwrap_or("mosquitto");
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let file = folder.path().join("mosquitto.conf");
-        // The port is free when it is asked for; somebody else may take it before mosquitto does.
-        for _ in 0..5 {
-            let port =
-                TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-            let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n");
-            std::fs::write(&file, text).expect("configuration file");
-            let server = Command::new(program)
-                .arg("-c")
-                .arg(&file)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("mosquitto is installed");
-            let server = Running(server);
-            if let Some(events) = subscribe(port) {
-                return Self { port, events, _server: server, _folder: folder };
-            }
-        }
-        panic!("mosquitto did not start");
-    }
-
-    /// `count` events of one source, or those until nothing more comes within the patience.
-    fn events(&self, source: u32, count: usize) -> Vec<DetectionEvent> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut events = Vec::new();
-        while events.len() < count {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((topic, payload)) = self.events.recv_timeout(left) else { break };
-            assert_eq!(topic, format!("nvr/detections/{source}"));
-            events.push(DetectionEvent::from_json(&payload).expect("an event of the protocol"));
-        }
-        events
-    }
-}
-
-fn subscribe(port: u16) -> Option<mpsc::Receiver<(String, Vec<u8>)>> {
-    let mut options = MqttOptions::new("test", "127.0.0.1", port);
-    options.set_keep_alive(Duration::from_secs(30));
-    let (client, mut connection) = Client::new(options, 16);
-    let (sender, events) = mpsc::channel();
-    let (ready_sender, ready) = mpsc::channel();
-    thread::spawn(move || {
-        let started = Instant::now();
-        for event in connection.iter() {
-            match event {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    let _ = client.subscribe("nvr/#", QoS::AtMostOnce);
-                }
-                Ok(Event::Incoming(Packet::SubAck(_))) => {
-                    let _ = ready_sender.send(());
-                }
-                Ok(Event::Incoming(Packet::Publish(publish))) => {
-                    let topic = publish.topic.clone();
-                    if sender.send((topic, publish.payload.to_vec())).is_err() {
-                        return;
-                    }
-                }
-                Ok(_) => {}
-                // Not up yet.
-                Err(_) if started.elapsed() < Duration::from_secs(5) => {
-                    thread::sleep(Duration::from_millis(20))
-                }
-                Err(_) => return,
-            }
-        }
-    });
-    ready.recv_timeout(Duration::from_secs(10)).ok().map(|()| events)
+/// What has come so far from one camera.
+fn events(received: &[Received]) -> Vec<DetectionEvent> {
+    received
+        .iter()
+        .map(|message| {
+            assert_eq!(message.topic, "nvr/detections/0");
+            DetectionEvent::from_json(&message.payload).expect("an event of the protocol")
+        })
+        .collect()
 }
 
 /// The pipeline of README.md whose source is `source`, with the places in capitals filled in.
-fn readme(source: &str, replace: &[(&str, &str)], broker: &Broker) -> Vec<String> {
+fn readme(source: &str, replace: &[(&str, &str)], broker: &Mosquitto) -> Vec<String> {
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let text = std::fs::read_to_string(page).expect("README.md");
     let mut words = markdown::commands(&text)
@@ -154,7 +81,7 @@ fn readme(source: &str, replace: &[(&str, &str)], broker: &Broker) -> Vec<String
         words.iter_mut().for_each(|word| *word = word.replace(from, to));
     }
     assert!(words.iter().any(|word| word == "nvrmqttsink"), "{words:?}");
-    words.push(format!("broker=mqtt://127.0.0.1:{}", broker.port));
+    words.push(format!("broker={}", broker.url()));
     words.split_off(1)
 }
 
@@ -183,7 +110,8 @@ fn share(events: &[DetectionEvent], class: &str) -> f64 {
 
 #[test]
 fn from_a_file() {
-    let (plugin, broker) = (PluginFolder::new(), Broker::start());
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let (plugin, subscriber) = (PluginFolder::new(), broker.subscribe("nvr/#"));
     let video = plugin.path().join("street.mp4");
     let record = format!(
         "nvrtestsrc seed=11 num-buffers=50 ! video/x-raw,width=640,height=360,framerate=25/1 \
@@ -194,7 +122,7 @@ fn from_a_file() {
 
     let video = video.display().to_string();
     run(&plugin, &readme("filesrc", &[("street.mp4", &video), ("yolox-nano", "demo")], &broker));
-    let events = broker.events(0, 50);
+    let events = events(&subscriber.wait(50).expect("an event for every frame"));
     assert_eq!(events.len(), 50, "every frame of the file is one event");
     for pair in events.windows(2) {
         assert!(pair[0].frame_id < pair[1].frame_id, "events come in the order of the frames");
@@ -215,10 +143,11 @@ fn from_a_file_with_a_real_model() {
     else {
         return;
     };
-    let (plugin, broker) = (PluginFolder::new(), Broker::start());
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let (plugin, subscriber) = (PluginFolder::new(), broker.subscribe("nvr/#"));
     let (model, video) = (model.display().to_string(), video.display().to_string());
     run(&plugin, &readme("filesrc", &[("street.mp4", &video), ("yolox-nano", &model)], &broker));
-    let events = broker.events(0, 71);
+    let events = events(&subscriber.wait(71).expect("an event for every frame"));
     assert_eq!(events.len(), 71, "every frame of the file is one event");
     assert!(events.iter().all(|event| event.model_id == "yolox_nano_416"));
     assert!(
@@ -232,20 +161,22 @@ fn from_a_file_with_a_real_model() {
 fn from_a_camera() {
     gst::init().expect("GStreamer starts");
     gstnvr::plugin_register_static().expect("the plugin registers");
-    let (plugin, broker) = (PluginFolder::new(), Broker::start());
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let plugin = PluginFolder::new();
     let server = RtspServer::start().expect("RTSP server");
     let scene = TestSrc { seed: 5, width: 640, height: 360, fps: 10, ..TestSrc::default() };
     let uri = server.add_camera("camera", &Camera::TestSrc(scene)).expect("camera");
 
-    for source in ["rtspsrc", "nvrsrc"] {
+    // The filter is part of the subscriber's name: the second must not get what was kept for the first.
+    for (source, filter) in [("rtspsrc", "nvr/#"), ("nvrsrc", "nvr/detections/#")] {
+        let subscriber = broker.subscribe(filter);
         let arguments = readme(source, &[("rtsp://CAMERA/PATH", &uri), ("yolox-nano", "demo")], &broker);
-        let running = launch(&plugin, &arguments);
-        let events = broker.events(0, 10);
-        if events.len() < 10 {
-            let mut running = running;
+        let mut running = launch(&plugin, &arguments);
+        let received = subscriber.wait(10).unwrap_or_else(|error| {
             let _ = running.0.kill();
-            panic!("{source}: {} events. {}", events.len(), finish(running).1);
-        }
+            panic!("{source}: {error}. {:?}", running.0.stderr.take().map(std::io::read_to_string));
+        });
+        let events = events(&received);
         assert!(events.iter().any(|event| !event.detections.is_empty()), "{source}: nothing was seen");
         assert!(events.iter().all(|event| event.latency_ms.is_some_and(|ms| ms < 5000.0)), "{source}");
 
@@ -256,7 +187,5 @@ fn from_a_camera() {
             !complaints.contains("CRITICAL") && !complaints.contains("panicked"),
             "{source}: {complaints}"
         );
-        // What was still on its way belongs to this run.
-        while broker.events.try_recv().is_ok() {}
     }
 }

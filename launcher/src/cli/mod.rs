@@ -4,9 +4,10 @@ mod check;
 mod graph;
 mod run;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, sync::OnceLock};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use gst::glib;
 
 use crate::{
     diagnostics::hint,
@@ -123,8 +124,10 @@ pub(crate) fn init_gstreamer() -> Result<(), Failure> {
         code: process::START,
         message: format!("GStreamer does not start: {error}"),
     };
+    // A second registration would take the factories away from elements that exist.
+    static REGISTERED: OnceLock<Result<(), glib::BoolError>> = OnceLock::new();
     gst::init().map_err(|error| fail(&error))?;
-    gstnvr::plugin_register_static().map_err(|error| fail(&error))
+    REGISTERED.get_or_init(gstnvr::plugin_register_static).clone().map_err(|error| fail(&error))
 }
 
 fn list() -> CommandResult {

@@ -137,14 +137,9 @@ fn element(page: &mut String, factory: &gst::ElementFactory) -> Result<()> {
         )?;
     }
 
-    let structure = gst::Structure::static_type();
-    if instance.find_property("stats").is_some_and(|pspec| pspec.value_type().is_a(structure))
-        && let Some(stats) = instance.property::<Option<gst::Structure>>("stats")
-        && stats.n_fields() > 0
-    {
-        let fields: Vec<_> =
-            stats.iter().map(|(field, value)| format!("`{field}` ({})", short_type(value.type_()))).collect();
-        writeln!(page, "\n`stats` of an element that has not started holds: {}.", fields.join(", "))?;
+    let choices: Vec<_> = properties(&instance).iter().filter_map(choices).collect();
+    if !choices.is_empty() {
+        writeln!(page, "\n{}", choices.join("\n"))?;
     }
     Ok(())
 }
@@ -154,7 +149,7 @@ fn properties(element: &gst::Element) -> Vec<glib::ParamSpec> {
     let mut own: Vec<_> = element
         .list_properties()
         .iter()
-        .filter(|pspec| pspec.owner_type().name().starts_with("Nvr"))
+        .filter(|pspec| pspec.owner_type().name().contains("Nvr"))
         .cloned()
         .collect();
     own.sort_by_key(glib::ParamSpec::name);
@@ -182,16 +177,11 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
         ($name:literal, $kind:ty, $value:ty) => {
             if let Some(number) = pspec.downcast_ref::<$kind>() {
                 let (low, high) = (number.minimum(), number.maximum());
-                let bound = |value: $value, limit: $value, word: &str| {
-                    if value == limit { word.to_owned() } else { value.to_string() }
-                };
                 let range = match (low == <$value>::MIN, high == <$value>::MAX) {
                     (true, true) => String::new(),
-                    _ => format!(
-                        ", {} to {}",
-                        bound(low, <$value>::MIN, "lowest"),
-                        bound(high, <$value>::MAX, "any")
-                    ),
+                    (true, false) => format!(", up to {high}"),
+                    (false, true) => format!(", from {low}"),
+                    (false, false) => format!(", {low} to {high}"),
                 };
                 return (format!("{}{range}", $name), format!("`{}`", number.default_value()));
             }
@@ -222,7 +212,19 @@ fn kind_and_default(pspec: &glib::ParamSpec) -> (String, String) {
         let default = class.to_nick_string(flags.default_value_as_u32());
         return (format!("any of {values}"), format!("`{default}`"));
     }
+    if let Some(fraction) = pspec.downcast_ref::<gst::ParamSpecFraction>() {
+        let default = fraction.default_value();
+        return ("fraction".into(), format!("`{}/{}`", default.numer(), default.denom()));
+    }
     (short_type(pspec.value_type()).into(), "none".into())
+}
+
+/// A list item that says what each value of an enumeration means.
+fn choices(pspec: &glib::ParamSpec) -> Option<String> {
+    let class = pspec.downcast_ref::<glib::ParamSpecEnum>()?.enum_class();
+    let values: Vec<_> =
+        class.values().iter().map(|value| format!("  - `{}`: {}", value.nick(), value.name())).collect();
+    Some(format!("- `{}`\n{}", pspec.name(), values.join("\n")))
 }
 
 fn short_type(kind: glib::Type) -> &'static str {
