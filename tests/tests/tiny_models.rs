@@ -92,7 +92,7 @@ fn bytes_with_channels_last_and_classes_from_one() {
     let Some(runtime) = runtime() else { return };
     // The model names no classes.
     let labels = Some(COLOURS.map(|(name, _)| name.to_owned()).to_vec());
-    let path = data::own(&format!("models/{model}.onnx"));
+    let path = data::own("models/ssd_uint8_nhwc.onnx");
     let mut detector =
         Detector::open(runtime, &path, ModelHints { labels, ..ModelHints::default() }).unwrap();
     let spec = &detector.spec;
