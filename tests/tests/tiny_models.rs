@@ -83,7 +83,7 @@ fn a_fixed_batch_that_is_not_full() {
 #[test]
 fn any_size_takes_that_of_the_metadata() {
     finds_the_rectangle("end_to_end_any_size", |d| {
-        assert_eq!((d.spec.input.width, d.spec.input.height), (160, 96))
+        assert_eq!((d.spec.input.width, d.spec.input.height), (160, 96));
     });
 }
 
