@@ -332,3 +332,28 @@ fn what_cannot_work_is_said_at_once() {
     let message = player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &[gst::MessageType::Error]).unwrap();
     assert!(format!("{message:?}").contains("/nowhere/street.mp4"), "{message:?}");
 }
+
+#[test]
+fn real_files_of_every_codec_play_from_disk_and_over_rtsp() {
+    let server = RtspServer::start().unwrap();
+    for (name, rtsp) in [
+        ("swdee_cars.mp4", true),
+        ("deepstream_Retail02_short.mp4", true),
+        ("x_cars_mjpeg_5fps.mkv", true),
+        ("vtest_tiodh.mp4", true),
+        ("sobral_video1.avi", false),
+    ] {
+        let Some(file) = nvr_tests::data::shared(&format!("videos/{name}")) else { return };
+        let file = file.canonicalize().unwrap();
+        let mut uris = vec![format!("file://{}", file.display())];
+        if rtsp {
+            uris.push(server.add_camera(name, &Camera::File(file)).unwrap());
+        }
+        for uri in uris {
+            let mut player = Player::play(&uri, |_| {});
+            player.state("playing");
+            let times: Vec<_> = (0..10).map(|_| pts(&player.picture())).collect();
+            assert!(times.windows(2).all(|w| w[0] < w[1]), "{uri}: {times:?}");
+        }
+    }
+}
