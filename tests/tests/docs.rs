@@ -206,6 +206,25 @@ fn nvr_launch_examples_are_right() {
     assert!(count >= 3, "only {count} examples were found");
 }
 
+#[test]
+fn make_targets_exist() {
+    let makefile = fs::read_to_string(root().join("Makefile")).expect("Makefile");
+    let mut missing = Vec::new();
+    for (page, text) in pages() {
+        for command in markdown::commands(&text) {
+            let words = words(&command);
+            let mut words = words.iter().skip_while(|word| *word == "sudo");
+            if words.next().is_some_and(|program| program == "make") {
+                let targets = words.filter(|word| !word.contains('=') && !word.starts_with('-'));
+                let unknown = targets
+                    .filter(|target| !makefile.lines().any(|line| line.starts_with(&format!("{target}:"))));
+                missing.extend(unknown.map(|target| format!("{}: make {target}", page.display())));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
 /// The samples are right as they are.
 #[test]
 fn sample_site_files_are_right() {
