@@ -479,9 +479,17 @@ struct Feed {
     clip: Arc<Clip>,
     mount: Arc<str>,
     next: u64,
-    /// When unit 0 was due: here, and in the media's running time. Open until the media plays.
-    origin: Option<(Instant, gst::ClockTime)>,
+    /// Open until the media plays.
+    origin: Option<Origin>,
     paused: Arc<AtomicBool>,
+}
+
+/// When a unit was due: here, and in the media's running time.
+#[derive(Clone, Copy)]
+struct Origin {
+    unit: u64,
+    here: Instant,
+    there: gst::ClockTime,
 }
 
 /// Everything that the pacing thread sends.
@@ -549,16 +557,25 @@ impl Feeds {
 }
 
 impl Feed {
+    /// A media that was paused has lost time; more than this and its frames would be sent too late or too early.
+    const DRIFT: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+
     /// Takes what is due; returns how long until something is.
     fn collect(&mut self, now: Instant, due: &mut Vec<Due>) -> Duration {
-        let Some((start, base)) = self.origin.or_else(|| {
-            let base = self.source.current_running_time()?;
-            self.origin = Some((now, base));
-            self.origin
-        }) else {
+        // Before it plays, a media may have a clock and no base time, and thus a running time of days.
+        let running = self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
+        let Some(running) = running else {
+            self.origin = None;
             return Feeds::RETRY;
         };
-        let at = |n: u64| start + Duration::from(self.clip.interval * n);
+        let origin = self.origin.filter(|origin| {
+            let expected = origin.there + gst::ClockTime::try_from(now - origin.here).unwrap_or_default();
+            running.absdiff(expected) < Self::DRIFT
+        });
+        let origin = origin.unwrap_or(Origin { unit: self.next, here: now, there: running });
+        self.origin = Some(origin);
+        let interval = self.clip.interval;
+        let at = |n: u64| origin.here + Duration::from(interval * (n - origin.unit));
         if self.paused.load(Ordering::Relaxed) {
             // The camera's clock goes on while it sends nothing.
             while at(self.next) <= now {
@@ -568,7 +585,8 @@ impl Feed {
         while at(self.next) <= now {
             if let Some(mut unit) = self.clip.unit(self.next) {
                 let buffer = unit.make_mut();
-                buffer.set_pts(buffer.pts().map(|pts| pts + base));
+                let before = interval * origin.unit;
+                buffer.set_pts(buffer.pts().map(|pts| (pts + origin.there).saturating_sub(before)));
                 due.push(Due {
                     source: self.source.clone(),
                     unit,

@@ -138,7 +138,8 @@ pub struct Timeline {
 impl Timeline {
     /// Running time outside of `time`, which is running time inside. `None` while either side has no clock.
     pub fn outside(&self, time: gst::ClockTime) -> Option<gst::ClockTime> {
-        let inside = self.pipeline.upgrade()?.base_time()?;
+        // A pipeline that has not played yet has a base time of 0, and so long there is nothing to compare with.
+        let inside = self.pipeline.upgrade()?.base_time().filter(|time| !time.is_zero())?;
         let outside = self.element.upgrade()?.base_time()?;
         // Before the element's own start there is no running time: such a picture is of its first moment.
         Some((inside + time).checked_sub(outside).unwrap_or(gst::ClockTime::ZERO))

@@ -150,7 +150,9 @@ impl Session {
                 let factory = message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.factory());
                 let decoder = factory.is_some_and(|f| f.has_type(gst::ElementFactoryType::DECODER));
                 gst::debug!(CAT, "connection failed: {} ({:?})", error.error(), error.debug());
-                mailbox.report(id, Report::Error { error: error.error(), decoder });
+                // What went wrong in particular stands in the last line of what is meant for people debugging.
+                let detail = error.debug().and_then(|text| text.lines().last().map(str::to_owned));
+                mailbox.report(id, Report::Error { error: error.error(), detail, decoder });
             }
             gst::BusSyncReply::Drop
         });

@@ -54,13 +54,10 @@ impl TapImp {
             }
             Verdict::Decode => self.srcpad.push(buffer),
             Verdict::DecodeAlone => {
-                let (start, duration) = (buffer.pts(), buffer.duration());
+                let time = buffer.pts();
                 let flow = self.srcpad.push(buffer)?;
-                // A decoder gives out what it holds back when a gap follows.
-                if let Some(start) = start {
-                    let end = start + duration.unwrap_or(gst::ClockTime::from_mseconds(1));
-                    self.srcpad.push_event(gst::event::Gap::new(end, gst::ClockTime::NONE));
-                }
+                // A decoder gives out what it holds back for reordering when a segment is done.
+                self.srcpad.push_event(gst::event::SegmentDone::new(time));
                 Ok(flow)
             }
         }

@@ -32,7 +32,7 @@ pub enum Report {
     /// The first picture is there.
     Picture,
     /// An element failed.
-    Error { error: gst::glib::Error, decoder: bool },
+    Error { error: gst::glib::Error, detail: Option<String>, decoder: bool },
     /// Nothing that could be decoded was found.
     Unusable(String),
     /// The camera ended the stream, or the file is over.
@@ -335,9 +335,10 @@ impl Worker {
                 Report::Downstream(gst::FlowError::Flushing) => {}
                 Report::Downstream(error) => return End::Downstream(error),
                 Report::Unusable(reason) => return End::Lost { reason, error: None },
-                Report::Error { error, decoder } => {
+                Report::Error { error, detail, decoder } => {
                     self.prove(playing);
-                    let reason = self.clean(settings, error.message());
+                    let detail = detail.unwrap_or_default();
+                    let reason = self.clean(settings, format!("{} {detail}", error.message()).trim());
                     if error.matches(gst::ResourceError::NotAuthorized) {
                         return End::Unauthorised(reason);
                     }

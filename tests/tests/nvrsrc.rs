@@ -1,0 +1,334 @@
+//! `nvrsrc` against a real RTSP server that is stopped, restarted, silenced and locked.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use gst::prelude::*;
+use gst_app::AppSink;
+use gstnvr::meta;
+use nvr_core::detection::Clock;
+use nvr_launch::rtsp_server::{Camera, Options, RtspServer};
+
+/// Generous: the machine may be busy with other tests.
+const SOON: gst::ClockTime = gst::ClockTime::from_seconds(30);
+
+fn init() {
+    gst::init().unwrap();
+    gstnvr::plugin_register_static().unwrap();
+}
+
+/// 320×180 at 25 fps; `None`, and said so, where no encoder is installed.
+fn clip(folder: &Path, frames: u32, gop: u32, b_frames: u32) -> Option<PathBuf> {
+    init();
+    if gst::ElementFactory::find("x264enc").is_none() {
+        eprintln!("skipped: x264enc (gstreamer1.0-plugins-ugly) is not installed");
+        return None;
+    }
+    let file = folder.join("clip.mp4");
+    let tune = if b_frames == 0 { "tune=zerolatency" } else { "" };
+    let pipeline = gst::parse::launch(&format!(
+        "videotestsrc num-buffers={frames} ! video/x-raw,width=320,height=180,framerate=25/1 \
+         ! x264enc {tune} key-int-max={gop} bframes={b_frames} b-adapt=false option-string=scenecut=0 \
+         ! mp4mux ! filesink name=sink"
+    ))
+    .unwrap()
+    .downcast::<gst::Pipeline>()
+    .unwrap();
+    pipeline.by_name("sink").unwrap().set_property("location", &file);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+    let end = pipeline.bus().unwrap().timed_pop_filtered(SOON, &kinds).unwrap();
+    assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
+    Some(file)
+}
+
+/// `nvrsrc ! appsink`, and everything that the bus said.
+struct Player {
+    pipeline: gst::Pipeline,
+    source: gst::Element,
+    sink: AppSink,
+    said: Vec<String>,
+}
+
+impl Player {
+    fn new(uri: &str, set_up: impl FnOnce(&gst::Element)) -> Self {
+        init();
+        let pipeline = gst::Pipeline::new();
+        let source = gst::ElementFactory::make("nvrsrc").property("uri", uri).build().unwrap();
+        set_up(&source);
+        let sink = AppSink::builder().sync(false).build();
+        pipeline.add_many([&source, sink.upcast_ref()]).unwrap();
+        source.link(&sink).unwrap();
+        Self { pipeline, source, sink, said: Vec::new() }
+    }
+
+    fn play(uri: &str, set_up: impl FnOnce(&gst::Element)) -> Self {
+        let player = Self::new(uri, set_up);
+        player.pipeline.set_state(gst::State::Playing).unwrap();
+        player
+    }
+
+    fn picture(&self) -> gst::Sample {
+        self.sink.try_pull_sample(SOON).expect("a picture")
+    }
+
+    /// Waits for a state of the camera; gives its reason.
+    fn state(&mut self, wanted: &str) -> String {
+        let bus = self.pipeline.bus().unwrap();
+        let deadline = Instant::now() + Duration::from(SOON);
+        while let Some(message) = bus.timed_pop(gst::ClockTime::from_mseconds(
+            deadline.saturating_duration_since(Instant::now()).as_millis() as u64,
+        )) {
+            self.said.push(format!("{message:?}"));
+            match message.view() {
+                gst::MessageView::Error(error) => panic!("{error:?}"),
+                gst::MessageView::Eos(_) => panic!("the stream ended"),
+                _ => {}
+            }
+            let Some(structure) = message.structure().filter(|s| s.name() == "nvr-source-state") else { continue };
+            if structure.get::<&str>("state") == Ok(wanted) {
+                return structure.get::<&str>("reason").unwrap().to_owned();
+            }
+        }
+        panic!("{wanted} did not come: {:?}", self.said)
+    }
+
+    fn stat(&self, name: &str) -> u64 {
+        self.source.property::<gst::Structure>("stats").get(name).unwrap()
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let before = Instant::now();
+        self.pipeline.set_state(gst::State::Null).unwrap();
+        assert!(before.elapsed() < Duration::from_secs(10), "stopping took {:?}", before.elapsed());
+    }
+}
+
+fn pts(sample: &gst::Sample) -> gst::ClockTime {
+    sample.buffer().unwrap().pts().unwrap()
+}
+
+#[test]
+fn pictures_come_with_number_and_capture_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 25, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let mut player = Player::play(&uri, |_| {});
+    let (mut last_time, mut last_id, mut ntp) = (None, None, 0);
+    for _ in 0..100 {
+        let sample = player.picture();
+        let caps = sample.caps().unwrap().structure(0).unwrap().to_owned();
+        assert_eq!((caps.get::<i32>("width"), caps.get::<i32>("height")), (Ok(320), Ok(180)));
+        let facts = meta::facts(sample.buffer().unwrap());
+        assert!(last_time < Some(pts(&sample)), "time went back");
+        assert!(last_id < facts.frame_id, "{last_id:?} {:?}", facts.frame_id);
+        (last_time, last_id) = (Some(pts(&sample)), facts.frame_id);
+        let capture = facts.capture.expect("a capture time");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+        assert!(now.abs_diff(capture.unix_ns) < 5_000_000_000, "{capture:?}, now {now}");
+        ntp += u32::from(capture.clock == Clock::Ntp);
+    }
+    assert!(ntp > 0, "no picture had the camera's time");
+    player.state("playing");
+    assert_eq!(player.stat("dropped") + player.stat("skipped"), 0);
+}
+
+#[test]
+fn max_fps_follows_while_playing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 100, 50, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let player = Player::play(&uri, |src| src.set_property("max-fps", 5.0));
+    let distance = |n: u64| {
+        let first = pts(&player.picture());
+        let last = (0..n).map(|_| pts(&player.picture())).last().unwrap();
+        (last - first).mseconds() as f64 / n as f64
+    };
+    let slow = distance(8);
+    assert!((195.0..=215.0).contains(&slow), "{slow} ms at 5 fps");
+    player.source.set_property("max-fps", 12.5);
+    // Pictures of the old rate may be waiting.
+    distance(3);
+    let fast = distance(12);
+    assert!((78.0..=90.0).contains(&fast), "{fast} ms at 12.5 fps");
+    assert!(player.stat("dropped") > 0);
+}
+
+#[test]
+fn a_restarted_server_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let (port, uri) = (server.port(), server.add_camera("0", &Camera::File(file.clone())).unwrap());
+    let mut player = Player::play(&uri, |_| {});
+    let mut last = pts(&player.picture());
+    player.state("playing");
+    drop(server);
+    player.state("lost");
+    while let Some(sample) = player.sink.try_pull_sample(gst::ClockTime::ZERO) {
+        last = pts(&sample);
+    }
+    assert!(!player.sink.is_eos());
+    let server = RtspServer::with_options(Options { port, ..Options::default() }).unwrap();
+    server.add_camera("0", &Camera::File(file)).unwrap();
+    player.state("playing");
+    let sample = player.picture();
+    assert!(sample.buffer().unwrap().flags().contains(gst::BufferFlags::DISCONT));
+    assert!(pts(&sample) > last + gst::ClockTime::from_mseconds(200), "the pause shows in the time");
+    assert!(player.stat("failures") >= 1);
+}
+
+#[test]
+fn a_silent_camera_is_noticed_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let mut player = Player::play(&uri, |src| src.set_property("timeout", 2_u32));
+    player.picture();
+    player.state("playing");
+    server.set_paused("0", true);
+    let reason = player.state("stalled");
+    assert!(reason.contains("2 s"), "{reason}");
+    server.set_paused("0", false);
+    player.state("playing");
+}
+
+#[test]
+fn a_wrong_password_is_tried_twice_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let options = Options { credentials: Some(("viewer".into(), "open-sesame".into())), ..Options::default() };
+    let server = RtspServer::with_options(options).unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let wrong = uri.replace("rtsp://", "rtsp://viewer:wrong-guess@");
+    let mut player = Player::play(&wrong, |_| {});
+    player.state("unauthorised");
+    assert_eq!(player.stat("connections"), 2);
+    let shown: String = player.source.property("uri");
+    assert_eq!(shown, uri);
+    assert!(player.said.iter().all(|text| !text.contains("wrong-guess")), "{:?}", player.said);
+    // The right one is taken at once.
+    player.source.set_property("user-pw", "open-sesame");
+    player.state("playing");
+    player.picture();
+    assert!(player.said.iter().all(|text| !text.contains("open-sesame")), "{:?}", player.said);
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_camera_that_does_not_answer() {
+    // The connection is accepted by the kernel, and nobody ever answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("rtsp://{}/0", listener.local_addr().unwrap());
+    let mut player = Player::play(&uri, |_| {});
+    player.state("connecting");
+    let (_connection, _) = listener.accept().unwrap();
+    let before = Instant::now();
+    player.pipeline.set_state(gst::State::Null).unwrap();
+    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+}
+
+#[test]
+fn another_uri_while_playing() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("1", &Camera::File(file)).unwrap();
+    let mut player = Player::play(&server.uri("0"), |_| {});
+    let reason = player.state("lost");
+    assert!(!reason.is_empty());
+    player.source.set_property("uri", &uri);
+    player.state("playing");
+    player.picture();
+}
+
+#[test]
+fn starts_again_after_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let player = Player::play(&uri, |_| {});
+    for state in [gst::State::Null, gst::State::Ready, gst::State::Paused] {
+        player.picture();
+        player.pipeline.set_state(state).unwrap();
+        player.pipeline.set_state(gst::State::Playing).unwrap();
+    }
+    player.picture();
+}
+
+#[test]
+fn files_play_at_their_own_pace_and_end_or_repeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 25, 10, 2) else { return };
+    let uri = format!("file://{}", file.display());
+    let player = Player::play(&uri, |_| {});
+    let began = Instant::now();
+    let times: Vec<_> =
+        std::iter::from_fn(|| player.sink.try_pull_sample(SOON)).map(|sample| pts(&sample)).collect();
+    assert_eq!(times.len(), 25);
+    assert!(began.elapsed() > Duration::from_millis(800), "{:?}", began.elapsed());
+    assert!(player.sink.is_eos());
+
+    let player = Player::play(&uri, |src| src.set_property("loop", true));
+    let times: Vec<_> = (0..60).map(|_| pts(&player.picture())).collect();
+    assert!(times.windows(2).all(|w| w[0] < w[1]), "{times:?}");
+    assert!(player.stat("connections") >= 3);
+}
+
+#[test]
+fn keyframes_alone_are_decoded_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    // With B-frames a decoder holds back pictures until later ones come.
+    let Some(file) = clip(folder.path(), 50, 10, 2) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let player = Player::play(&uri, |src| src.set_property_from_str("decode", "keyframes"));
+    let mut times = Vec::new();
+    for _ in 0..6 {
+        let sample = player.picture();
+        let age = player.pipeline.current_running_time().unwrap().saturating_sub(pts(&sample));
+        times.push((pts(&sample).mseconds(), age.mseconds()));
+    }
+    let distance = (times[5].0 - times[1].0) / 4;
+    assert!((380..=420).contains(&distance), "a keyframe every 10 frames: {times:?}");
+    let soonest = times.iter().map(|(_, age)| age).min().unwrap();
+    assert!(*soonest < 300, "not held back until the next keyframe: {times:?}");
+    assert!(player.stat("skipped") >= 9 * 5);
+}
+
+#[test]
+fn a_slow_watch_needs_only_keyframes() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let uri = server.add_camera("0", &Camera::File(file)).unwrap();
+    let player = Player::play(&uri, |src| src.set_property("max-fps", 2.0));
+    let times: Vec<_> = (0..8).map(|_| pts(&player.picture()).mseconds()).collect();
+    let (decoded, skipped) = (player.stat("decoded"), player.stat("skipped"));
+    assert!(skipped > 2 * decoded, "{decoded} decoded, {skipped} skipped");
+    assert!(times.windows(2).all(|w| w[1] - w[0] >= 360), "{times:?}");
+}
+
+#[test]
+fn what_cannot_work_is_said_at_once() {
+    init();
+    for (uri, expected) in [("", "no uri"), ("ftp://cam/1", "ftp"), ("rtsp://u:top-secret@", "host")] {
+        let player = Player::new(uri, |_| {});
+        assert!(player.pipeline.set_state(gst::State::Playing).is_err(), "{uri}");
+        let message = player.pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let text = format!("{message:?}");
+        assert!(text.contains(expected) && !text.contains("top-secret"), "{text}");
+    }
+    let player = Player::play("file:///nowhere/street.mp4", |src| src.set_property("reconnect", false));
+    let message = player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &[gst::MessageType::Error]).unwrap();
+    assert!(format!("{message:?}").contains("/nowhere/street.mp4"), "{message:?}");
+}
