@@ -185,7 +185,7 @@ fn nvr_launch_examples_are_right() {
                 continue;
             }
             let mut arguments = vec!["nvr-launch", graph, "--check"];
-            let sample = root().join("config/site.toml").display().to_string();
+            let sample = root().join("config/site-server.toml").display().to_string();
             while let Some(word) = words.next() {
                 match word {
                     "--check" | "--help" => {}
@@ -228,9 +228,9 @@ fn make_targets_exist() {
 /// The samples are right as they are.
 #[test]
 fn sample_site_files_are_right() {
-    for file in ["config/site.toml", "docker/site.toml"] {
+    for file in ["config/site.toml", "config/site-server.toml", "docker/site.toml"] {
         let file = root().join(file).display().to_string();
-        let arguments = ["nvr-launch", "processor", "--check", "--config", &file];
+        let arguments = ["nvr-launch", "check", "processor", "--config", &file];
         assert_eq!(nvr_launch::cli::main(arguments.map(Into::into)), ExitCode::SUCCESS, "{file}");
     }
 }
