@@ -89,7 +89,9 @@ impl Player {
                 gst::MessageView::Eos(_) => panic!("the stream ended"),
                 _ => {}
             }
-            let Some(structure) = message.structure().filter(|s| s.name() == "nvr-source-state") else { continue };
+            let Some(structure) = message.structure().filter(|s| s.name() == "nvr-source-state") else {
+                continue;
+            };
             if structure.get::<&str>("state") == Ok(wanted) {
                 return structure.get::<&str>("reason").unwrap().to_owned();
             }
@@ -206,7 +208,8 @@ fn a_silent_camera_is_noticed_and_comes_back() {
 fn a_wrong_password_is_tried_twice_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
-    let options = Options { credentials: Some(("viewer".into(), "open-sesame".into())), ..Options::default() };
+    let options =
+        Options { credentials: Some(("viewer".into(), "open-sesame".into())), ..Options::default() };
     let server = RtspServer::with_options(options).unwrap();
     let uri = server.add_camera("0", &Camera::File(file)).unwrap();
     let wrong = uri.replace("rtsp://", "rtsp://viewer:wrong-guess@");
@@ -329,7 +332,8 @@ fn what_cannot_work_is_said_at_once() {
         assert!(text.contains(expected) && !text.contains("top-secret"), "{text}");
     }
     let player = Player::play("file:///nowhere/street.mp4", |src| src.set_property("reconnect", false));
-    let message = player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &[gst::MessageType::Error]).unwrap();
+    let message =
+        player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &[gst::MessageType::Error]).unwrap();
     assert!(format!("{message:?}").contains("/nowhere/street.mp4"), "{message:?}");
 }
 
