@@ -368,18 +368,14 @@ impl Clip {
                     && caps.structure(0).is_some_and(|s| {
                         ["video/x-h264", "video/x-h265", "image/jpeg"].contains(&s.name().as_str())
                     });
-                let target: gst::Element = if wanted {
-                    sink.clone().upcast()
-                } else {
-                    match gst::ElementFactory::make("fakesink").property("async", false).build() {
-                        Ok(fake) => fake,
-                        Err(_) => return,
-                    }
-                };
-                // A pad that stays unlinked makes the file fail to load, which is reported.
-                if pipeline.add(&target).is_ok()
-                    && target.sync_state_with_parent().is_ok()
-                    && let Some(input) = target.static_pad("sink")
+                // What is not linked is not read; the demuxer does without.
+                if !wanted {
+                    return;
+                }
+                // Where this fails, the file fails to load, which is reported.
+                if pipeline.add(&sink).is_ok()
+                    && sink.sync_state_with_parent().is_ok()
+                    && let Some(input) = sink.static_pad("sink")
                 {
                     let _ = pad.link(&input);
                 }
@@ -604,17 +600,18 @@ impl Feed {
 mod tests {
     use super::*;
 
-    /// Twelve frames of 160×120 at 25 fps with a keyframe every six; `None` where no encoder is installed.
+    /// Twelve frames of 160×120 at 25 fps with a keyframe every six, and sound; `None` where no encoder is installed.
     fn clip(folder: &Path) -> Option<PathBuf> {
         gst::init().unwrap();
         if gst::ElementFactory::find("x264enc").is_none() {
             eprintln!("skipped: x264enc (gstreamer1.0-plugins-ugly) is not installed");
             return None;
         }
-        let file = folder.join("clip.mp4");
+        let file = folder.join("clip.mkv");
         let pipeline = gst::parse::launch(
             "videotestsrc num-buffers=12 ! video/x-raw,width=160,height=120,framerate=25/1 \
-             ! x264enc tune=zerolatency key-int-max=6 ! mp4mux ! filesink name=sink",
+             ! x264enc tune=zerolatency key-int-max=6 ! matroskamux name=mux ! filesink name=sink \
+             audiotestsrc num-buffers=20 ! mux.",
         )
         .unwrap()
         .downcast::<gst::Pipeline>()

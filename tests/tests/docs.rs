@@ -185,7 +185,7 @@ fn nvr_launch_examples_are_right() {
                 continue;
             }
             let mut arguments = vec!["nvr-launch", graph, "--check"];
-            let sample = root().join("config/site.toml").display().to_string();
+            let sample = root().join("config/site-server.toml").display().to_string();
             while let Some(word) = words.next() {
                 match word {
                     "--check" | "--help" => {}
@@ -206,12 +206,31 @@ fn nvr_launch_examples_are_right() {
     assert!(count >= 3, "only {count} examples were found");
 }
 
+#[test]
+fn make_targets_exist() {
+    let makefile = fs::read_to_string(root().join("Makefile")).expect("Makefile");
+    let mut missing = Vec::new();
+    for (page, text) in pages() {
+        for command in markdown::commands(&text) {
+            let words = words(&command);
+            let mut words = words.iter().skip_while(|word| *word == "sudo");
+            if words.next().is_some_and(|program| program == "make") {
+                let targets = words.filter(|word| !word.contains('=') && !word.starts_with('-'));
+                let unknown = targets
+                    .filter(|target| !makefile.lines().any(|line| line.starts_with(&format!("{target}:"))));
+                missing.extend(unknown.map(|target| format!("{}: make {target}", page.display())));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
 /// The samples are right as they are.
 #[test]
 fn sample_site_files_are_right() {
-    for file in ["config/site.toml", "docker/site.toml"] {
+    for file in ["config/site.toml", "config/site-server.toml", "docker/site.toml"] {
         let file = root().join(file).display().to_string();
-        let arguments = ["nvr-launch", "processor", "--check", "--config", &file];
+        let arguments = ["nvr-launch", "check", "processor", "--config", &file];
         assert_eq!(nvr_launch::cli::main(arguments.map(Into::into)), ExitCode::SUCCESS, "{file}");
     }
 }

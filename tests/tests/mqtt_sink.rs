@@ -378,7 +378,9 @@ fn elements_with_the_same_settings_share_a_connection() {
         })
         .collect();
     for id in 0..25 {
-        cameras.iter().for_each(|camera| camera.person(id));
+        for camera in &cameras {
+            camera.person(id);
+        }
     }
     let messages = subscriber.wait(100).unwrap();
     for i in 0..4 {

@@ -89,7 +89,9 @@ impl Player {
                 gst::MessageView::Eos(_) => panic!("the stream ended"),
                 _ => {}
             }
-            let Some(structure) = message.structure().filter(|s| s.name() == "nvr-source-state") else { continue };
+            let Some(structure) = message.structure().filter(|s| s.name() == "nvr-source-state") else {
+                continue;
+            };
             if structure.get::<&str>("state") == Ok(wanted) {
                 return structure.get::<&str>("reason").unwrap().to_owned();
             }
@@ -206,7 +208,8 @@ fn a_silent_camera_is_noticed_and_comes_back() {
 fn a_wrong_password_is_tried_twice_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
-    let options = Options { credentials: Some(("viewer".into(), "open-sesame".into())), ..Options::default() };
+    let options =
+        Options { credentials: Some(("viewer".into(), "open-sesame".into())), ..Options::default() };
     let server = RtspServer::with_options(options).unwrap();
     let uri = server.add_camera("0", &Camera::File(file)).unwrap();
     let wrong = uri.replace("rtsp://", "rtsp://viewer:wrong-guess@");
@@ -329,6 +332,32 @@ fn what_cannot_work_is_said_at_once() {
         assert!(text.contains(expected) && !text.contains("top-secret"), "{text}");
     }
     let player = Player::play("file:///nowhere/street.mp4", |src| src.set_property("reconnect", false));
-    let message = player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &[gst::MessageType::Error]).unwrap();
+    let message =
+        player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &[gst::MessageType::Error]).unwrap();
     assert!(format!("{message:?}").contains("/nowhere/street.mp4"), "{message:?}");
+}
+
+#[test]
+fn real_files_of_every_codec_play_from_disk_and_over_rtsp() {
+    let server = RtspServer::start().unwrap();
+    for (name, rtsp) in [
+        ("swdee_cars.mp4", true),
+        ("deepstream_Retail02_short.mp4", true),
+        ("x_cars_mjpeg_5fps.mkv", true),
+        ("vtest_tiodh.mp4", true),
+        ("sobral_video1.avi", false),
+    ] {
+        let Some(file) = nvr_tests::data::shared(&format!("videos/{name}")) else { return };
+        let file = file.canonicalize().unwrap();
+        let mut uris = vec![format!("file://{}", file.display())];
+        if rtsp {
+            uris.push(server.add_camera(name, &Camera::File(file)).unwrap());
+        }
+        for uri in uris {
+            let mut player = Player::play(&uri, |_| {});
+            player.state("playing");
+            let times: Vec<_> = (0..10).map(|_| pts(&player.picture())).collect();
+            assert!(times.windows(2).all(|w| w[0] < w[1]), "{uri}: {times:?}");
+        }
+    }
 }

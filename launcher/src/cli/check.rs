@@ -8,6 +8,7 @@ use super::{CommandResult, Failure, init_gstreamer, load};
 use crate::{
     check::check_graph,
     graph::{Graph, SHIPPED},
+    runtime::Instance,
     site::Site,
     values::{CommandLine, Plan},
 };
@@ -20,13 +21,21 @@ pub(super) fn command() -> Command {
             .num_args(1..)
             .help("Graph files, names of shipped graphs, or site files"),
     )
+    .arg(
+        Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("Site file to check the graphs with"),
+    )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> CommandResult {
     init_gstreamer()?;
     let mut problems = Vec::new();
+    let config = matches.get_one::<PathBuf>("config");
     for file in matches.get_many::<String>("file").into_iter().flatten() {
-        match check_file(file) {
+        match check_file(file, config.map(PathBuf::as_path)) {
             Ok(what) => println!("{file}: {what}, right"),
             Err(message) => problems.push(message),
         }
@@ -34,13 +43,21 @@ pub(super) fn run(matches: &ArgMatches) -> CommandResult {
     if problems.is_empty() { Ok(()) } else { Err(Failure::usage(problems.join("\n"))) }
 }
 
-fn check_file(file: &str) -> Result<&'static str, String> {
+fn check_file(file: &str, config: Option<&Path>) -> Result<&'static str, String> {
     if is_site_file(file) {
-        check_site(Path::new(file))?;
+        // A site file serves every graph.
+        for shipped in SHIPPED {
+            let graph = Graph::parse(shipped.name, shipped.text).map_err(|error| error.to_string())?;
+            check_site(Path::new(file), graph)?;
+        }
         return Ok("a site file");
     }
     let graph = load(file).map_err(|failure| failure.message)?;
     check_graph(&graph).map_err(|problems| problems.to_string())?;
+    if let Some(path) = config {
+        check_site(path, graph)?;
+        return Ok("a graph with its site file");
+    }
     Ok("a graph")
 }
 
@@ -53,14 +70,11 @@ fn is_site_file(file: &str) -> bool {
         && ["instance_id", "broker", "topic_prefix", "values", "cameras"].into_iter().any(has)
 }
 
-/// A site file is right if it fits every shipped graph. Environment variables that it names may be missing on
-/// the machine that checks it.
-fn check_site(path: &Path) -> Result<(), String> {
+/// Whether a graph can be built with a site file. Environment variables that it names may be missing on the
+/// machine that checks it.
+fn check_site(path: &Path, graph: Graph) -> Result<(), String> {
     let env = |name: &str| Some(std::env::var(name).unwrap_or_else(|_| "unset".into()));
     let site = Site::load(path, &env).map_err(|error| error.to_string())?;
-    for shipped in SHIPPED {
-        let graph = Graph::parse(shipped.name, shipped.text).map_err(|error| error.to_string())?;
-        Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default()).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+    let plan = Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default()).map_err(|error| error.to_string())?;
+    Instance::new(plan).and_then(|mut instance| instance.build_all()).map_err(|error| error.to_string())
 }

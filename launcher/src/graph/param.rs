@@ -168,7 +168,12 @@ impl Param {
     }
 
     fn wrong(&self, given: &str) -> ValueError {
-        let given = if self.is_secret() { "something else".into() } else { redact(given) };
+        let given = match (&self.kind, given.rsplit_once('@')) {
+            (Kind::Secret, _) => "something else".into(),
+            // It is no URI, yet what stands before the '@' may well be a password.
+            (Kind::Uri, Some((_, host))) => format!("\"***@{host}").into(),
+            _ => redact(given),
+        };
         ValueError(format!("{} must be {}, got {given}", self.name, self.expected()))
     }
 }
@@ -234,7 +239,7 @@ pub(crate) mod tests {
         assert!(!secret.check(Value::Int(4711)).unwrap_err().0.contains("4711"));
         let uri = param("uri", Kind::Uri);
         assert_eq!(uri.show(&Value::Text("rtsp://a:b@c/d".into())), "rtsp://***@c/d");
-        assert!(!uri.parse("//a:geheim@x").unwrap_err().0.contains("a URI such as rtsp://host/path, got rtsp"));
+        assert!(uri.parse("//a:geheim@x").unwrap_err().0.ends_with("got \"***@x\""));
     }
 
     proptest! {

@@ -177,6 +177,8 @@ pub(super) fn plan_update(
 /// What cannot be built, and why.
 pub(super) fn build(template: &Template, plan: &Plan, camera: &Camera) -> Result<gst::Bin, String> {
     let bin = super::parse(&template.description, &bin_name(camera.id))?;
+    // A branch that prerolls later than the others must not take the running pipeline back to PAUSED.
+    bin.set_property("async-handling", true);
     set_values(&bin, template, plan, Some(camera))?;
     Ok(bin)
 }

@@ -221,8 +221,7 @@ impl Instance {
             self.tick(now);
         };
         info!(event = "instance.stopping", instance_id = self.plan.instance_id, "stopping");
-        // Everything flushes and closes here; branches stop in parallel with nothing else to do.
-        let _ = self.pipeline.set_state(gst::State::Null);
+        self.shut_down();
         self.bus.set_flushing(true);
         match &outcome {
             Outcome::Finished => info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped"),
@@ -494,12 +493,50 @@ impl Instance {
         if self.stop_by.is_some() {
             return;
         }
-        self.stop_by = Some(Instant::now() + DRAIN);
         info!(event = "instance.draining", instance_id = self.plan.instance_id, "ending");
-        // Without any source there is nothing that could come to its end.
-        if !self.pipeline.send_event(gst::event::Eos::new()) {
+        let sources = self.ending_sources();
+        if sources.is_empty() {
             self.stop_by = Some(Instant::now());
+            return;
         }
+        self.stop_by = Some(Instant::now() + DRAIN);
+        // A source whose stream is held up downstream would hold up this thread too.
+        let worker = std::thread::Builder::new().name("end-of-stream".into()).spawn(move || {
+            for source in sources {
+                source.send_event(gst::event::Eos::new());
+            }
+        });
+        if let Err(error) = worker {
+            debug!(error = %error, "no thread to end the sources with");
+        }
+    }
+
+    /// The sources that end when they are told to. `nvrsrc` goes on for ever by design: what follows it
+    /// finishes its work when it is stopped.
+    fn ending_sources(&self) -> Vec<gst::Element> {
+        let bins = self.branches.values().filter_map(|branch| branch.parts()).map(|parts| parts.bin.clone());
+        let shared = self.pipeline.clone().upcast::<gst::Bin>();
+        bins.chain([shared])
+            .flat_map(|bin| bin.iterate_sources().into_iter().flatten().collect::<Vec<_>>())
+            .filter(|source| {
+                let is_branch = self.branches.values().any(|branch| {
+                    branch.parts().is_some_and(|parts| parts.bin.upcast_ref::<gst::Element>() == source)
+                });
+                !is_branch && source.factory().is_some_and(|factory| factory.name() != "nvrsrc")
+            })
+            .collect()
+    }
+
+    /// Stops everything; branches in parallel, for each may wait for its camera or for the broker.
+    fn shut_down(&mut self) {
+        std::thread::scope(|scope| {
+            for branch in self.branches.values() {
+                if let Some(parts) = branch.parts() {
+                    scope.spawn(|| parts.bin.set_state(gst::State::Null));
+                }
+            }
+        });
+        let _ = self.pipeline.set_state(gst::State::Null);
     }
 
     fn add_stream(&mut self, camera: Camera, values: Values) -> Result<(), String> {
@@ -627,7 +664,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        self.shut_down();
     }
 }
 
@@ -639,14 +676,16 @@ fn is_inside(object: &gst::Object, root: &gst::Object) -> bool {
     object == root || object.has_as_ancestor(root)
 }
 
-/// An error as it may be shown.
+/// An error as it may be shown. What GStreamer's own elements have to say in particular (which file, which
+/// answer) stands in the second part of the debug text.
 fn error_text(error: &gst::message::Error) -> String {
-    let text = redact(error.error().message()).into_owned();
-    if let Some(detail) = error.debug() {
-        debug!(detail = %redact(&detail), "{text}");
-    }
-    match error.src().map(|source| source.name()) {
-        Some(name) => format!("{name}: {text}"),
-        None => text,
-    }
+    let detail = error.debug();
+    let detail = detail.as_deref().and_then(|text| text.split_once('\n')).map(|(_, detail)| detail.trim());
+    let name = error.src().map_or_else(String::new, |source| format!("{}: ", source.name()));
+    let message = error.error().message().to_owned();
+    let text = match detail.filter(|detail| !detail.is_empty() && !message.contains(*detail)) {
+        Some(detail) => format!("{name}{message} ({})", detail.replace('\n', " ")),
+        None => format!("{name}{message}"),
+    };
+    redact(&text).into_owned()
 }

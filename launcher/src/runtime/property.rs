@@ -250,7 +250,7 @@ mod tests {
         assert!(convert(&probability, &Value::Float(1.5)).is_err());
         let caps = pspec("capsfilter", "caps");
         assert!(convert(&caps, &Value::Text("video/x-raw,width=4".into())).is_ok());
-        let text = crate::graph::Param {
+        let text = Param {
             name: "p".into(),
             kind: Kind::String,
             default: None,
@@ -261,7 +261,7 @@ mod tests {
             line: 1,
         };
         assert!(check_kind(&caps, &text, true).is_err() && check_kind(&caps, &text, false).is_err());
-        let number = crate::graph::Param { kind: Kind::Int { min: 0, max: 9 }, ..text };
+        let number = Param { kind: Kind::Int { min: 0, max: 9 }, ..text };
         assert!(check_kind(&caps, &number, false).is_ok());
     }
 

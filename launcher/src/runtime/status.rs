@@ -11,7 +11,7 @@ pub struct SourceStatus {
     pub source_id: u32,
     pub name: String,
     pub state: String,
-    /// Frames per second that arrive.
+    /// Frames per second that are decoded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fps: Option<f64>,
     /// Frames per second that are analysed.
@@ -39,12 +39,9 @@ pub struct Snapshot {
 }
 
 /// A number out of a stats structure, whatever its type.
-fn number(stats: &gst::StructureRef, names: &[&str]) -> Option<f64> {
-    names.iter().find_map(|name| {
-        let value = stats.value(*name).ok()?;
-        let value = value.transform::<f64>().ok()?.get::<f64>().ok()?;
-        value.is_finite().then_some(value)
-    })
+fn number(stats: &gst::StructureRef, name: &str) -> Option<f64> {
+    let value = stats.value(name).ok()?.transform::<f64>().ok()?.get::<f64>().ok()?;
+    value.is_finite().then_some(value)
 }
 
 pub(super) fn source_status(branch: &Branch) -> SourceStatus {
@@ -69,20 +66,20 @@ pub(super) fn source_status(branch: &Branch) -> SourceStatus {
             continue;
         }
         let Ok(Some(stats)) = element.property_value("stats").get::<Option<gst::Structure>>() else { continue };
-        let count = |names: &[&str]| number(&stats, names).map(|count| count.max(0.0) as u64);
+        let count = |name: &str| number(&stats, name).map(|count| count.max(0.0) as u64);
         match factory.name().as_str() {
             "nvrsrc" => {
-                status.fps = number(&stats, &["fps"]);
-                status.reconnects += count(&["reconnects"]).unwrap_or(0);
+                status.fps = number(&stats, "decoded-fps");
+                status.reconnects += count("connections").unwrap_or(0).saturating_sub(1);
             }
             "nvrinfer" => {
-                status.analysed_fps = number(&stats, &["fps"]);
-                status.detections = count(&["detections"]);
-                status.dropped = add(status.dropped, count(&["skipped-busy"]));
+                status.analysed_fps = number(&stats, "fps");
+                status.detections = count("detections");
+                status.dropped = add(status.dropped, count("skipped-busy"));
             }
             "nvrmqttsink" => {
-                status.latency_ms = number(&stats, &["latency-ms"]);
-                status.dropped = add(status.dropped, count(&["dropped", "lost"]));
+                status.latency_ms = number(&stats, "latency-ms");
+                status.dropped = add(status.dropped, count("dropped"));
             }
             _ => {}
         }

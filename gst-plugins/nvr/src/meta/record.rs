@@ -32,6 +32,7 @@ impl Records {
         Self(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default())
     }
 
+    #[cfg(any(not(feature = "analytics"), test))]
     pub fn len(&self) -> usize {
         self.0.len() / SIZE
     }

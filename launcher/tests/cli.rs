@@ -1,0 +1,265 @@
+//! The command itself: help, checks, exit codes, signals, logs.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn nvr(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvr-launch"));
+    command.args(args).env_remove("GST_DEBUG");
+    for (name, _) in std::env::vars() {
+        if name.starts_with("NVR_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn output(args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = nvr(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap_or(-1), text(stdout), text(stderr))
+}
+
+fn file(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn help_shows_commands_graphs_and_exit_codes() {
+    let (code, out, _) = output(&["--help"]);
+    assert_eq!(code, 0);
+    for part in ["models", "demo", "check", "Shipped graphs: processor", "130  stopped at once"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (code, out, _) = output(&["processor", "--help"]);
+    assert_eq!(code, 0);
+    for part in ["--max-fps <NUMBER>", "[default: 5]", "[from 0 to 1000]", "[live]", "[env: NVR_MAX_FPS]", "--streams"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (code, out, _) = output(&["list"]);
+    assert!(code == 0 && out.starts_with("processor"), "{out}");
+}
+
+#[test]
+fn the_shipped_graphs_and_samples_pass_the_check() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+    let mut samples: Vec<String> = fs::read_dir(config)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect();
+    assert!(!samples.is_empty());
+    samples.push("processor".into());
+    let args: Vec<&str> = ["check"].into_iter().chain(samples.iter().map(String::as_str)).collect();
+    let (code, out, err) = output(&args);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = output(&["--check", "processor", "--streams", "0-3"]);
+    assert!(code == 0 && out.contains("right, with 4 cameras"), "{out}{err}");
+}
+
+const WRONG: &str = r#"summary = "s"
+kind = "k"
+[params.rate]
+type = "float"
+default = 2.5
+help = "h"
+[params.size]
+type = "string"
+help = "h"
+[camera]
+launch = """
+  videotestsrc pattern=snow num-buffers=${rate}
+  ! queue max-size-bufers=1 leaky=sideways
+  ! fakesnk
+  videotestsrc is-live=${size} ! fakesink
+"""
+"#;
+
+#[test]
+fn a_check_finds_everything_at_once_with_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "wrong.toml", WRONG);
+    for args in [["check", path.as_str()], ["--check", path.as_str()]] {
+        let (code, _, err) = output(&args);
+        assert_eq!(code, 2, "{err}");
+        for part in [
+            "wrong.toml:12: videotestsrc: property \"num-buffers\" takes a whole number from -1 to 2147483647; the default of \"rate\" is 2.5",
+            "wrong.toml:13: queue has no property \"max-size-bufers\"; did you mean \"max-size-buffers\"?",
+            "wrong.toml:13: queue: property \"leaky\" takes one of no, upstream, downstream, got \"sideways\"",
+            "wrong.toml:14: there is no element \"fakesnk\" on this machine; did you mean \"fakesink\"?",
+            "wrong.toml:15: videotestsrc: property \"is-live\" takes true or false; parameter \"size\" gives text",
+        ] {
+            assert!(err.contains(part), "{part}\n{err}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_end_with_code_2_and_say_what_was_meant() {
+    for (args, part) in [
+        (&["procesor"][..], "did you mean \"processor\"?"),
+        (&["modles"], "did you mean \"models\"?"),
+        (&["processor", "--max-fps", "fast"], "max_fps must be a number from 0 to 1000, got \"fast\""),
+        (&["processor", "--max-fsp", "1"], "--max-fps"),
+        (&["processor", "--set", "max_fsp=1"], "did you mean \"max_fps\"?"),
+        (&["processor", "--streams", "3-1"], "runs backwards"),
+        (&["processor", "--uri", "//user:geheim@camera"], "uri must be a URI"),
+        (&["processor", "--config", "/nonexistent/site.toml"], "/nonexistent/site.toml"),
+        (&[], "Usage"),
+    ] {
+        let (code, out, err) = output(args);
+        assert_eq!(code, 2, "{args:?}: {out}{err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+        assert!(!err.contains("geheim@"), "{err}");
+    }
+}
+
+const IDLE: &str = r#"summary = "s"
+kind = "k"
+[params.wait]
+type = "int"
+default = 0
+help = "h"
+[camera]
+launch = "videotestsrc is-live=true ! identity sleep-time=${wait} ! fakesink"
+"#;
+
+const SECRETS: &str = r#"summary = "s"
+kind = "k"
+[params.secret]
+type = "secret"
+default = ""
+help = "h"
+[params.uri]
+type = "uri"
+default = "rtsp://host/${source_id}"
+scope = "camera"
+help = "h"
+[camera]
+launch = "fakesrc ! filesink location=${uri} fakesrc ! filesink location=x${secret}"
+"#;
+
+#[test]
+fn a_picture_of_a_graph_holds_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "secrets.toml", SECRETS);
+    let (code, out, err) =
+        output(&["graph", &path, "--uri", "rtsp://admin:ge\"heim@camera/1", "--secret", "streng-geheim", "--streams", "0,1"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("digraph") && out.contains("camera_1"), "{out}");
+    assert!(!out.contains("heim"), "{out}");
+}
+
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+fn start(args: &[&str]) -> Running {
+    let mut child = nvr(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let reader = BufReader::new(child.stderr.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || reader.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    Running { child, lines }
+}
+
+impl Running {
+    fn wait_for(&self, part: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no line with {part:?}: {seen:#?}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn code(mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+#[test]
+fn a_signal_ends_it_in_order_and_json_logs_have_stable_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "idle.toml", IDLE);
+    for signal in ["-INT", "-TERM"] {
+        let running = start(&[&path, "--log-format", "json", "--instance-id", "cli-test"]);
+        for event in ["instance.starting", "source.starting", "instance.running"] {
+            let line: Value = serde_json::from_str(&running.wait_for(event)).unwrap();
+            assert_eq!(line["event"], event);
+            assert!(line["timestamp"].is_string() && line["level"] == "INFO", "{line}");
+        }
+        running.signal(signal);
+        running.wait_for("instance.stopped");
+        assert_eq!(running.code(), 0);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "idle.toml", IDLE);
+    // One frame takes a minute: an orderly end has to wait for it.
+    let running = start(&[&path, "--wait", "60000000"]);
+    running.wait_for("instance.running");
+    running.signal("-INT");
+    running.wait_for("instance.draining");
+    running.signal("-INT");
+    assert_eq!(running.code(), 130);
+}
+
+#[test]
+fn what_cannot_start_ends_with_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "summary = \"s\"\nkind = \"k\"\n[camera]\nlaunch = \"filesrc location=/nonexistent/file ! fakesink\"\n";
+    let path = file(folder.path(), "missing.toml", text);
+    let (code, _, err) = output(&[&path]);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("camera 0:") && err.contains("/nonexistent/file"), "{err}");
+}
+
+#[test]
+fn models_are_listed_shown_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().join("models");
+    fs::create_dir_all(&models).unwrap();
+    fs::write(models.join("gate.onnx"), b"x").unwrap();
+    let run = |args: &[&str]| {
+        let output = nvr(args).env("NVR_DATA_DIR", folder.path()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, out, _) = run(&["models"]);
+    assert!(code == 0 && out.contains("yolox-nano") && out.contains("Apache-2.0") && out.contains("gate"), "{out}");
+    let (code, out, _) = run(&["models", "show", "gate"]);
+    assert!(code == 0 && out.contains("1 bytes"), "{out}");
+    assert_eq!(run(&["models", "remove", "gate"]).0, 0);
+    let (code, _, err) = run(&["models", "remove", "gate"]);
+    assert!(code == 2 && err.contains("not installed"), "{err}");
+    assert_eq!(run(&["models", "remove", "../models/x"]).0, 2);
+    let (code, _, err) = run(&["models", "get", "http://127.0.0.1:1/m.onnx"]);
+    assert!(code == 2 && err.contains("--sha256"), "{err}");
+    let hash = "0".repeat(64);
+    let (code, _, err) = run(&["models", "get", "http://127.0.0.1:1/m.onnx", "--sha256", &hash]);
+    assert!(code == 1 && err.contains("Without a network here"), "{err}");
+}
