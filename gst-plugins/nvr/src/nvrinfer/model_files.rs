@@ -61,7 +61,9 @@ impl Source {
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FileError {
-    #[error("no model is set: give the property model a name or the path of an .onnx file{built_in}")]
+    #[error(
+        "no model is set: give the property model a name or the path of an .onnx file; built in: {built_in}"
+    )]
     Unset { built_in: String },
     #[error(
         "model {name} was not found; looked for {looked_for}. `nvr-launch models` lists known models, \
@@ -235,6 +237,7 @@ mod tests {
         let error = find(dirs[0].join("empty.onnx").to_str().unwrap(), &dirs).unwrap_err().to_string();
         assert!(error.contains("empty.onnx"), "{error}");
         assert!(find(dirs[0].join("models").to_str().unwrap(), &dirs).is_err(), "a directory");
+        assert_eq!(find("demo", &dirs), Ok(Source::BuiltIn("demo")));
         assert!(find("", &dirs).unwrap_err().to_string().contains("property model"));
     }
 
