@@ -559,7 +559,8 @@ impl Feed {
     /// Takes what is due; returns how long until something is.
     fn collect(&mut self, now: Instant, due: &mut Vec<Due>) -> Duration {
         // Before it plays, a media may have a clock and no base time, and thus a running time of days.
-        let running = self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
+        let running =
+            self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
         let Some(running) = running else {
             self.origin = None;
             return Feeds::RETRY;
