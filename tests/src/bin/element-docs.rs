@@ -28,7 +28,7 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
          also drawn along the top, as text and as a strip that programs read after encoding and scaling. The source \
          is live: on a machine that is too slow it leaves frames out, as a camera does. With `is-live=false` frames \
          come as fast as they are taken.",
-        "gst-launch-1.0 nvrtestsrc seed=7 num-buffers=300 ! video/x-raw,width=640,height=360,framerate=10/1 \
+        "gst-launch-1.0 nvrtestsrc seed=7 ground-truth=false num-buffers=300 ! video/x-raw,width=640,height=360,framerate=10/1 \
          ! nvrinfer model=demo ! nvrmqttsink source-id=0",
     ),
     (

@@ -23,7 +23,11 @@ struct BuiltIn {
 }
 
 /// Models that need no file.
-const BUILT_IN: &[BuiltIn] = &[];
+const BUILT_IN: &[BuiltIn] = &[BuiltIn {
+    name: "demo",
+    onnx: include_bytes!("../../models/demo.onnx"),
+    facts: include_str!("../../models/demo.toml"),
+}];
 
 /// Where the model's bytes come from.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

@@ -5,6 +5,8 @@
 //!
 //! Each frame carries what can be seen in it as detection metas of confidence 1 with a track id (objects that are
 //! covered or cut by more than 65% or are very small are left out), and its number and capture time as frame facts.
+//! A detector downstream adds its own detections to these; `ground-truth=false` leaves only the detector's.
+//!
 //! The capture time is also drawn into the picture at the top: to the right as text in UTC, to the left as a strip
 //! that `nvr_core::scene::read_timecode` reads, also after encoding and scaling. The difference to the time of
 //! reading is the latency of everything in between.
@@ -65,6 +67,7 @@ struct Settings {
     seed: u64,
     night: bool,
     noise: f64,
+    ground_truth: bool,
     is_live: bool,
 }
 
@@ -79,6 +82,7 @@ impl Default for Settings {
             seed: 0,
             night: false,
             noise: 1.0,
+            ground_truth: true,
             is_live: true,
         }
     }
@@ -139,7 +143,7 @@ pub struct NvrTestSrc {
 impl ObjectSubclass for NvrTestSrc {
     const NAME: &'static str = "GstNvrTestSrc";
     type Type = super::NvrTestSrc;
-    type ParentType = gst_base::PushSrc;
+    type ParentType = gst_base::BaseSrc;
 }
 
 impl ObjectImpl for NvrTestSrc {
@@ -203,6 +207,12 @@ impl ObjectImpl for NvrTestSrc {
                     .default_value(default.noise)
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecBoolean::builder("ground-truth")
+                    .nick("Ground truth")
+                    .blurb("Whether frames carry what is on them as detections; a detector's results come beside these")
+                    .default_value(default.ground_truth)
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecBoolean::builder("is-live")
                     .nick("Is live")
                     .blurb("Whether frames come by the clock; otherwise as fast as they are taken, in made-up time")
@@ -211,7 +221,7 @@ impl ObjectImpl for NvrTestSrc {
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
-                    .blurb("frames (guint64), skipped (guint64: left out because the machine was late), objects (guint64: detections attached), render-time (guint64: mean nanoseconds to draw a frame)")
+                    .blurb("frames (guint64), skipped (guint64: left out because the machine was late), objects (guint64: seen in all frames together), render-time (guint64: mean nanoseconds to draw a frame)")
                     .read_only()
                     .build(),
             ]
@@ -238,6 +248,7 @@ impl ObjectImpl for NvrTestSrc {
             "seed" => settings.seed = value.get().expect(CHECKED),
             "night" => settings.night = value.get().expect(CHECKED),
             "noise" => settings.noise = value.get().expect(CHECKED),
+            "ground-truth" => settings.ground_truth = value.get().expect(CHECKED),
             "is-live" => {
                 let live = value.get().expect(CHECKED);
                 settings.is_live = live;
@@ -259,6 +270,7 @@ impl ObjectImpl for NvrTestSrc {
             "seed" => settings.seed.to_value(),
             "night" => settings.night.to_value(),
             "noise" => settings.noise.to_value(),
+            "ground-truth" => settings.ground_truth.to_value(),
             "is-live" => settings.is_live.to_value(),
             "stats" => {
                 drop(settings);
@@ -396,10 +408,13 @@ impl BaseSrcImpl for NvrTestSrc {
         }
         BaseSrcImplExt::parent_query(self, query)
     }
-}
 
-impl PushSrcImpl for NvrTestSrc {
-    fn fill(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn fill(
+        &self,
+        _offset: u64,
+        _length: u32,
+        buffer: &mut gst::BufferRef,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings.lock().clone();
         let now = if settings.is_live { self.now() } else { None };
         let begin = Instant::now();
@@ -444,7 +459,9 @@ impl PushSrcImpl for NvrTestSrc {
         buffer.set_offset_end(number + 1);
         let capture = CaptureTime { unix_ns, clock: Clock::Arrival };
         meta::set_facts(buffer, &FrameFacts { frame_id: Some(number), capture: Some(capture), analysis: None });
-        meta::add_detections(buffer, width, height, &detections);
+        if settings.ground_truth {
+            meta::add_detections(buffer, width, height, &detections);
+        }
         gst::trace!(CAT, imp = self, "frame {number} at {pts} with {} objects", detections.len());
         Ok(gst::FlowSuccess::Ok)
     }

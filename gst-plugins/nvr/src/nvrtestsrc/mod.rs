@@ -23,7 +23,7 @@ pub enum NvrTestSrcScene {
 
 glib::wrapper! {
     pub struct NvrTestSrc(ObjectSubclass<imp::NvrTestSrc>)
-        @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
+        @extends gst_base::BaseSrc, gst::Element, gst::Object;
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

@@ -1,6 +1,7 @@
 use std::sync::Once;
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 use nvr_core::{
     frame::{Frame, Plane},
     scene::{self, Moment, Scene, SceneConfig, SceneKind},
@@ -28,7 +29,7 @@ fn source(properties: &str, caps: &str) -> gst_check::Harness {
     harness
 }
 
-fn element(harness: &gst_check::Harness) -> gst::Element {
+fn element(harness: &mut gst_check::Harness) -> gst::Element {
     harness.find_element("nvrtestsrc").expect("the harness holds the source")
 }
 
@@ -110,7 +111,7 @@ fn strides_of_the_buffer_are_honoured() {
     let caps = "video/x-raw,format=NV12,width=320,height=240,framerate=5/1".parse::<gst::Caps>().expect("caps");
     let info = gst_video::VideoInfo::from_caps(&caps).expect("raw video");
     let (stride, luma) = (448_usize, 448 * 240);
-    let mut buffer = gst::Buffer::with_size(luma + 448 * 120).expect("memory");
+    let mut buffer = gst::Buffer::from_mut_slice(vec![0_u8; luma + 448 * 120]);
     let format = gst_video::VideoFormat::Nv12;
     let flags = gst_video::VideoFrameFlags::empty();
     gst_video::VideoMeta::add_full(buffer.make_mut(), flags, format, 320, 240, &[0, luma], &[448, 448])
@@ -138,7 +139,13 @@ fn the_same_seed_gives_the_same_frames() {
 fn live_properties_take_effect_on_the_next_frame() {
     let mut harness = source("objects=4", "video/x-raw,format=GRAY8,width=320,height=180,framerate=25/1");
     assert!(!meta::read(&harness.pull().expect("a frame")).detections.is_empty());
-    let element = element(&harness);
+    let element = element(&mut harness);
+    element.set_property("ground-truth", false);
+    let bare = (0..200).any(|_| meta::read(&harness.pull().expect("a frame")).detections.is_empty());
+    assert!(bare, "ground-truth=false never took effect");
+    element.set_property("ground-truth", true);
+    let full = (0..200).any(|_| !meta::read(&harness.pull().expect("a frame")).detections.is_empty());
+    assert!(full, "ground-truth=true never took effect");
     element.set_property("objects", 0_u32);
     // Frames that were made before are still on their way.
     let empty = (0..200).any(|_| meta::read(&harness.pull().expect("a frame")).detections.is_empty());
@@ -193,6 +200,7 @@ fn a_live_source_keeps_to_the_clock_and_leaves_out_what_is_late() {
     let clock = harness.testclock().expect("test clock");
     harness.play();
     let before = std::time::SystemTime::now();
+    harness.crank_single_clock_wait().expect("the source waits for the clock");
     let first = harness.pull().expect("a frame");
     assert_eq!(first.pts(), Some(gst::ClockTime::ZERO));
     let capture = meta::facts(&first).capture.expect("a capture time");
@@ -201,20 +209,22 @@ fn a_live_source_keeps_to_the_clock_and_leaves_out_what_is_late() {
     assert_eq!(timecode(&info(&harness), &first), Some(capture.unix_ns / 1_000_000));
 
     // The second frame is drawn and waits for its time.
-    assert!(clock.wait_for_pending_id_count(1).is_none_or(|()| true));
+    harness.wait_for_clock_id_waits(1, 30).expect("the source waits for the clock");
     assert!(harness.try_pull().is_none());
     // By the time that it is let go, three more are overdue.
     clock.set_time(gst::ClockTime::from_mseconds(530));
+    harness.crank_single_clock_wait().expect("the source waits for the clock");
     let second = harness.pull().expect("a frame");
     assert_eq!(second.pts(), Some(gst::ClockTime::from_mseconds(100)));
+    harness.crank_single_clock_wait().expect("the source waits for the clock");
     let third = harness.pull().expect("a frame");
     assert_eq!(third.pts(), Some(gst::ClockTime::from_mseconds(500)));
     assert_eq!(meta::facts(&third).frame_id, Some(5));
-    let stats: gst::Structure = element(&harness).property("stats");
+    let stats: gst::Structure = element(&mut harness).property("stats");
     assert_eq!(stats.get::<u64>("skipped"), Ok(3), "{stats}");
 
     let mut query = gst::query::Latency::new();
-    assert!(element(&harness).query(&mut query));
+    assert!(element(&mut harness).query(&mut query));
     assert_eq!(query.result(), (true, gst::ClockTime::from_mseconds(100), gst::ClockTime::NONE));
 }
 
@@ -241,7 +251,7 @@ fn numbers_and_time_go_on_when_the_size_changes() {
 fn properties_say_what_they_are() {
     init();
     let element = gst::ElementFactory::make("nvrtestsrc").build().expect("element");
-    for name in ["width", "height", "framerate", "objects", "scene", "seed", "night", "noise", "is-live", "stats"] {
+    for name in ["width", "height", "framerate", "objects", "scene", "seed", "night", "noise", "ground-truth", "is-live", "stats"] {
         let spec = element.find_property(name).unwrap_or_else(|| panic!("no {name}"));
         assert!(spec.blurb().is_some_and(|b| b.len() > 10), "{name}");
         if name != "stats" {
