@@ -85,6 +85,7 @@ fn command() -> Command {
         .subcommand(check::command())
         .subcommand(graph::command())
         .subcommand(crate::models::command::command())
+        .subcommand(crate::demo::command())
         .subcommand(crate::broker::command())
 }
 
@@ -96,6 +97,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
         Some(("check", matches)) => Ok(check::run(matches)),
         Some(("graph", matches)) => graph::run(matches),
         Some(("models", matches)) => Ok(crate::models::command::run(matches)),
+        Some(("demo", matches)) => Ok(crate::demo::run(matches)),
         Some(("broker", matches)) => Ok(crate::broker::run(matches)),
         Some((name, matches)) => {
             let args = matches.get_many::<OsString>("").into_iter().flatten().cloned();
