@@ -368,18 +368,14 @@ impl Clip {
                     && caps.structure(0).is_some_and(|s| {
                         ["video/x-h264", "video/x-h265", "image/jpeg"].contains(&s.name().as_str())
                     });
-                let target: gst::Element = if wanted {
-                    sink.clone().upcast()
-                } else {
-                    match gst::ElementFactory::make("fakesink").property("async", false).build() {
-                        Ok(fake) => fake,
-                        Err(_) => return,
-                    }
-                };
-                // A pad that stays unlinked makes the file fail to load, which is reported.
-                if pipeline.add(&target).is_ok()
-                    && target.sync_state_with_parent().is_ok()
-                    && let Some(input) = target.static_pad("sink")
+                // What is not linked is not read; the demuxer does without.
+                if !wanted {
+                    return;
+                }
+                // Where this fails, the file fails to load, which is reported.
+                if pipeline.add(&sink).is_ok()
+                    && sink.sync_state_with_parent().is_ok()
+                    && let Some(input) = sink.static_pad("sink")
                 {
                     let _ = pad.link(&input);
                 }
@@ -563,7 +559,8 @@ impl Feed {
     /// Takes what is due; returns how long until something is.
     fn collect(&mut self, now: Instant, due: &mut Vec<Due>) -> Duration {
         // Before it plays, a media may have a clock and no base time, and thus a running time of days.
-        let running = self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
+        let running =
+            self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
         let Some(running) = running else {
             self.origin = None;
             return Feeds::RETRY;
@@ -604,17 +601,18 @@ impl Feed {
 mod tests {
     use super::*;
 
-    /// Twelve frames of 160×120 at 25 fps with a keyframe every six; `None` where no encoder is installed.
+    /// Twelve frames of 160×120 at 25 fps with a keyframe every six, and sound; `None` where no encoder is installed.
     fn clip(folder: &Path) -> Option<PathBuf> {
         gst::init().unwrap();
         if gst::ElementFactory::find("x264enc").is_none() {
             eprintln!("skipped: x264enc (gstreamer1.0-plugins-ugly) is not installed");
             return None;
         }
-        let file = folder.join("clip.mp4");
+        let file = folder.join("clip.mkv");
         let pipeline = gst::parse::launch(
             "videotestsrc num-buffers=12 ! video/x-raw,width=160,height=120,framerate=25/1 \
-             ! x264enc tune=zerolatency key-int-max=6 ! mp4mux ! filesink name=sink",
+             ! x264enc tune=zerolatency key-int-max=6 ! matroskamux name=mux ! filesink name=sink \
+             audiotestsrc num-buffers=20 ! mux.",
         )
         .unwrap()
         .downcast::<gst::Pipeline>()

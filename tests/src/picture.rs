@@ -43,7 +43,7 @@ impl Picture {
             plane.finish()
         };
         let planes = match format {
-            PixelFormat::Rgb => vec![pixels(|out, p| out.extend_from_slice(p))],
+            PixelFormat::Rgb => vec![pixels(Vec::extend_from_slice)],
             PixelFormat::Bgr => vec![pixels(|out, p| out.extend_from_slice(&[p[2], p[1], p[0]]))],
             PixelFormat::Rgbx => vec![pixels(|out, p| out.extend_from_slice(&[p[0], p[1], p[2], 77]))],
             PixelFormat::Bgrx => vec![pixels(|out, p| out.extend_from_slice(&[p[2], p[1], p[0], 77]))],

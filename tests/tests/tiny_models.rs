@@ -83,7 +83,7 @@ fn a_fixed_batch_that_is_not_full() {
 #[test]
 fn any_size_takes_that_of_the_metadata() {
     finds_the_rectangle("end_to_end_any_size", |d| {
-        assert_eq!((d.spec.input.width, d.spec.input.height), (160, 96))
+        assert_eq!((d.spec.input.width, d.spec.input.height), (160, 96));
     });
 }
 
@@ -92,7 +92,7 @@ fn bytes_with_channels_last_and_classes_from_one() {
     let Some(runtime) = runtime() else { return };
     // The model names no classes.
     let labels = Some(COLOURS.map(|(name, _)| name.to_owned()).to_vec());
-    let path = data::own(&format!("models/{model}.onnx"));
+    let path = data::own("models/ssd_uint8_nhwc.onnx");
     let mut detector =
         Detector::open(runtime, &path, ModelHints { labels, ..ModelHints::default() }).unwrap();
     let spec = &detector.spec;

@@ -224,7 +224,9 @@ mod tests {
             "everybody else is running"
         );
 
-        ids.iter().for_each(|&id| slots.done(id));
+        for &id in &ids {
+            slots.done(id);
+        }
         for (i, &id) in ids.iter().enumerate() {
             slots.offer(id, 200, i).unwrap();
         }

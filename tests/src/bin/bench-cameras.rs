@@ -132,7 +132,9 @@ fn clip(args: &Args, video: Option<&Path>) -> anyhow::Result<(PathBuf, u64)> {
         }
     };
     let settings = format!("1 {origin} {seconds} {width}x{height}@{fps} {bitrate} {gop}");
-    let name: String = Sha256::digest(settings).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digest = Sha256::digest(settings);
+    let name = digest.iter().take(8).fold(0u64, |name, byte| name << 8 | u64::from(*byte));
+    let name = format!("{name:016x}");
     let (file, count) = (cache.join(format!("{name}.mp4")), cache.join(format!("{name}.frames")));
     if file.is_file()
         && let Ok(text) = fs::read_to_string(&count)

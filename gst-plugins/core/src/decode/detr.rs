@@ -20,7 +20,7 @@ fn labels_boxes_scores(reader: &mut Reader<'_>, boxes: &mut Boxes<'_>) -> Result
     let threshold = boxes.threshold();
     let confident = || {
         let rows = corners.data.chunks_exact(4).zip(scores.data).zip(labels.data);
-        rows.filter(|((_, score), _)| !(**score < threshold))
+        rows.filter(|((_, score), _)| score.is_nan() || **score >= threshold)
     };
     let values = confident().flat_map(|((row, _), _)| row);
     boxes.settle_unit(values.fold(0.0, |largest, v| largest.max(v.abs())));

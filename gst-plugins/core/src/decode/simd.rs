@@ -62,7 +62,7 @@ fn column_max_inner(table: &[f32], width: usize, start: usize, best: &mut [f32])
             *poison += *v * 0.0;
         }
     }
-    poison.iter().fold(true, |good, v| good & (*v == 0.0))
+    poison.iter().all(|v| *v == 0.0)
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ pub(super) fn decode_yolov10(reader: &mut Reader<'_>, boxes: &mut Boxes<'_>) -> 
         return Err(view.unexpected("N×6 table"));
     }
     let threshold = boxes.threshold();
-    // `>=` would drop a NaN score unseen.
-    let confident = || view.data.chunks_exact(6).filter(|row| !(row[4] < threshold));
+    let confident = || view.data.chunks_exact(6).filter(|row| row[4].is_nan() || row[4] >= threshold);
     boxes.settle_unit(confident().flat_map(|row| &row[..4]).fold(0.0, |largest, v| largest.max(v.abs())));
     for row in confident() {
         if let Some(class_id) = boxes.class_of(view.name, row[5])? {

@@ -358,9 +358,16 @@ fn boxes_are_clipped_and_those_in_the_padding_dropped() {
     assert_one(&got, 0, 0.9, Rect::new(0.0, 0.0, 40.0, 48.0));
 }
 
-/// One specification of each form, and the outputs it reads.
-fn every_form() -> Vec<(ModelSpec, Vec<(&'static str, Vec<usize>)>)> {
-    let forms: [(&[usize], &[(&str, &[usize])], Option<ModelType>); 12] = [
+/// Name and shape of an output.
+type Named<'a> = (&'a str, &'a [usize]);
+/// A specification and the outputs it reads.
+type Example = (ModelSpec, Vec<(&'static str, Vec<usize>)>);
+/// Input, outputs, and the type where the shapes do not show it.
+type Declared<'a> = (&'a [usize], &'a [Named<'a>], Option<ModelType>);
+
+/// One of each form.
+fn every_form() -> Vec<Example> {
+    let forms: [Declared<'static>; 12] = [
         (&[1, 3, 64, 64], &[("o", &[1, CELLS, 8])], None),
         (&[1, 3, 64, 64], &[("o", &[1, CELLS * 3, 8])], None),
         (&[1, 3, 64, 64], &[("o", &[1, 7, CELLS])], None),

@@ -207,15 +207,14 @@ impl Question<'_> {
             widths
         };
         let &[a, b] = widths.as_slice() else { return None };
-        let is_distance = |columns: usize| columns % 4 == 0 && (8..=128).contains(&columns);
+        let is_distance = |columns: usize| columns.is_multiple_of(4) && (8..=128).contains(&columns);
         // Both could be distances: the labels decide, else the usual 8 bins.
         let (classes, distances) = match (is_distance(a), is_distance(b)) {
             (true, false) => (b, a),
-            (false, true) => (a, b),
             (true, true) if self.labels == Some(a) => (a, b),
             (true, true) if self.labels == Some(b) || a == 32 => (b, a),
-            (true, true) => (a, b),
-            _ => return None,
+            (_, true) => (a, b),
+            (false, false) => return None,
         };
         let mut outputs = Vec::new();
         for columns in [classes, distances] {

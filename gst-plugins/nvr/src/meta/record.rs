@@ -32,7 +32,6 @@ impl Records {
         Self(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default())
     }
 
-    /// Ids of the analytics meta come from elsewhere.
     #[cfg(any(not(feature = "analytics"), test))]
     pub fn len(&self) -> usize {
         self.0.len() / SIZE

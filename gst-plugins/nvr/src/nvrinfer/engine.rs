@@ -579,3 +579,65 @@ impl Drop for Client {
         self.engine.shared.wake.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn reply(mailbox: &Arc<Mailbox>, ticket: u64) -> Reply {
+        Reply { mailbox: Some(mailbox.clone()), ticket, tag: FrameTag::default() }
+    }
+
+    #[test]
+    fn a_job_that_is_lost_answers_all_the_same() {
+        let mailbox = Arc::<Mailbox>::default();
+        let lost = reply(&mailbox, 1);
+        let worker = thread::spawn(move || {
+            let _held = lost;
+            panic!("as a worker might");
+        });
+        assert!(mailbox.wait(1).unwrap().result.is_err());
+        assert!(worker.join().is_err());
+    }
+
+    #[test]
+    fn a_job_that_nobody_waits_for_answers_nobody() {
+        let mailbox = Arc::<Mailbox>::default();
+        reply(&mailbox, 1).forget();
+        assert!(mailbox.take().is_none());
+    }
+
+    #[test]
+    fn the_newest_answer_counts_and_each_is_taken_once() {
+        let mailbox = Arc::<Mailbox>::default();
+        reply(&mailbox, 2).answer(Ok(Vec::new()), Duration::ZERO);
+        reply(&mailbox, 1).answer(Ok(Vec::new()), Duration::ZERO);
+        assert_eq!(mailbox.take().map(|outcome| outcome.ticket), Some(2));
+        assert!(mailbox.take().is_none());
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_own_answer_or_an_interruption() {
+        let mailbox = Arc::<Mailbox>::default();
+        reply(&mailbox, 1).answer(Ok(Vec::new()), Duration::ZERO);
+        let waiting = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || mailbox.wait(2).map(|outcome| outcome.ticket))
+        };
+        reply(&mailbox, 2).answer(Ok(Vec::new()), Duration::ZERO);
+        assert_eq!(waiting.join().unwrap(), Some(2), "not the answer to the frame before");
+
+        let waiting = {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || mailbox.wait(3).is_none())
+        };
+        mailbox.interrupt();
+        assert!(waiting.join().unwrap());
+        assert!(mailbox.wait(3).is_none(), "until it is allowed again");
+        mailbox.resume();
+        reply(&mailbox, 3).answer(Ok(Vec::new()), Duration::ZERO);
+        assert!(mailbox.wait(3).is_some());
+    }
+}

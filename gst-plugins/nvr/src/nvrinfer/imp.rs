@@ -1,4 +1,78 @@
-//! The element.
+//! # nvrinfer
+//!
+//! Looks at raw video with an ONNX detection model and attaches what it sees. Pixels pass untouched and uncopied:
+//! the model's input is sampled straight from the frame, whatever its format, size and strides, and the allocation
+//! query goes on to downstream.
+//!
+//! An analysed frame carries the facts `model-id` and `inference-time-ms` (`NvrFrameFacts`), also where nothing was
+//! seen, and one detection meta per object. Every frame carries its number and capture time: those of upstream
+//! where it knows them, else counted from 0 and the arrival here.
+//!
+//! ## Modes
+//!
+//! `sync`: a frame that is looked at waits for its own result. LATENCY is answered with the 99th percentile of
+//! the measured time that frames take here, and a latency message says when that changes much. `async`: frames pass
+//! at once, and the newest result goes with the next frame, together with the number and the capture time of the
+//! frame that was looked at (`analysed-frame-id`, `analysed-capture-time`). While the engine is busy one frame
+//! waits; a newer one takes its place and the older is counted as `skipped-busy`. What is on its way at a flush, at
+//! a new size or at EOS is dropped.
+//!
+//! ## Sharing
+//!
+//! Elements of one process with the same `model-instance-id`, model, device and engine properties use one loaded
+//! model. On the CPU it has `threads` sessions of one thread each, opened as cameras come, which do more per core
+//! than one session with many threads. The camera that was served longest ago is served next. With `batch-size`
+//! and a model that leaves its batch open, or with a fixed batch, frames of several cameras share an inference.
+//!
+//! ## Models
+//!
+//! `model` is the path of a file (it holds a slash or ends in `.onnx`), the name of a built-in model, or the name of
+//! `models/NAME.onnx` in `NVR_DATA_DIR` or `$XDG_DATA_HOME/nvr` or `~/.local/share/nvr`, in `/usr/local/share/nvr`
+//! or in `/usr/share/nvr`. Facts about it come from, strongest first: `model-type` and `labels-file`, `NAME.toml` and
+//! `NAME.modelinfo` beside the file, the metadata inside it, the shapes of its outputs. A model is tried on an
+//! empty picture when it is loaded; one that fails, answers with NaN or does not have the shape of its type is
+//! refused with an error that names the file.
+//!
+//! A model set while playing is loaded beside the old one, which goes on working, and takes over between two
+//! frames. `model` then reads the new name; if loading fails it reads the old one again. Every request is answered
+//! by one message; one that is overtaken by another is answered as an error.
+//!
+//! ONNX Runtime 1.17 or newer is loaded when the first model is: from `runtime-library`, `ORT_DYLIB_PATH`,
+//! `lib/libonnxruntime.so` in the folders named above, or the system's. A process loads one.
+//!
+//! ## Messages
+//!
+//! `nvr-model-loaded`: `model`, `model-id`, `type` (strings), `width`, `height` (guint, of the input), `classes`
+//! (array of strings), `device` (string), `load-time-ms` (gdouble), `conclusions` (array of strings: what was
+//! concluded about the model, from what). Posted at the start and after a change; frames from the next on are
+//! looked at with this model. `nvr-model-error`: `model`, `error`, `active` (strings: what was asked for, why it is
+//! not used, what goes on). A model that cannot be loaded at the start is an error message instead.
+//!
+//! A frame whose analysis fails passes without one; the first time with each model there is a warning message,
+//! further ones are counted.
+//!
+//! ## Motion
+//!
+//! With `gate=motion`, frames that are marked as still (`motion` of `NvrFrameFacts` is false, as `nvrmotion` sets
+//! it) are not looked at. Frames without a mark are, with one warning message.
+//!
+//! ## Statistics
+//!
+//! Property `stats` (structure `nvrinfer-stats`, unset when stopped): `frames` that came, `analysed`, `detections`,
+//! `skipped-disabled`, `skipped-still`, `skipped-interval`, `skipped-rate`, `skipped-busy`, `errors` (guint64);
+//! `fps` (analysed frames a second), `inference-p50-ms`, `inference-p99-ms`, `preprocess-p50-ms`,
+//! `preprocess-p99-ms`, `latency-p99-ms`, `load-time-ms` (gdouble); `model`, `model-id`, `model-type`, `device`
+//! (strings); `width`, `height` of the input, `batch`, `workers` (most inferences at once), `users` (elements on
+//! this engine) (guint); `labels`, `conclusions` (arrays of strings).
+//!
+//! ## Example
+//!
+//! ```text
+//! gst-launch-1.0 filesrc location=street.mp4 ! decodebin ! nvrinfer model=yolox-nano max-fps=5
+//!     ! nvrmqttsink source-id=0 broker=mqtt://localhost:1883
+//! ```
+//!
+//! ## Locks
 //!
 //! Lock order: settings and state are never held together. The state is locked for moments only: not while a
 //! frame is sampled, not while a result is waited for, not while a model is loaded, and nothing is posted, pushed
@@ -201,7 +275,11 @@ impl NvrInfer {
 
     /// Says which model could not be loaded while playing, and takes back the property.
     pub fn model_failed(&self, model: &str, error: &str) {
-        let Some(active) = self.with_state(|state| state.model.clone()) else { return };
+        let active = self.with_state(|state| {
+            // One that is loaded and waits for its first frame counts as active.
+            state.swap.pending.as_ref().map_or(&state.model, |pending| &pending.model).clone()
+        });
+        let Some(active) = active else { return };
         let taken_back = {
             let mut settings = self.settings.lock();
             let asked = settings.model.as_deref() == Some(model);
@@ -305,7 +383,7 @@ impl NvrInfer {
     fn attach(
         &self,
         buffer: &mut gst::BufferRef,
-        outcome: Outcome,
+        outcome: &Outcome,
         own: FrameTag,
         info: &ModelInfo,
         running_time: Option<gst::ClockTime>,
@@ -431,7 +509,7 @@ impl NvrInfer {
             }
         }
         if let Some(outcome) = outcome {
-            self.attach(buffer, outcome, tag, client.info(), running_time, &mut notices);
+            self.attach(buffer, &outcome, tag, client.info(), running_time, &mut notices);
         }
         if waited {
             self.with_state(|state| state.stats.waited(arrived.elapsed().as_secs_f64() * 1e3));
@@ -480,7 +558,7 @@ impl ObjectImpl for NvrInfer {
         };
         gst::debug!(CAT, imp = self, "{} is {value:?}", pspec.name());
         if let Some(model) = model {
-            swap::begin(&self.obj(), model);
+            swap::begin(&self.obj(), &model);
         }
     }
 

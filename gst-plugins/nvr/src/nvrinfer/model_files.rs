@@ -61,7 +61,9 @@ impl Source {
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FileError {
-    #[error("no model is set: give the property model a name or the path of an .onnx file{built_in}")]
+    #[error(
+        "no model is set: give the property model a name or the path of an .onnx file; built in: {built_in}"
+    )]
     Unset { built_in: String },
     #[error(
         "model {name} was not found; looked for {looked_for}. `nvr-launch models` lists known models, \
@@ -72,7 +74,7 @@ pub enum FileError {
     Unusable { path: String, reason: String },
 }
 
-fn unusable(path: &Path, reason: impl ToString) -> FileError {
+fn unusable(path: &Path, reason: &(impl ToString + ?Sized)) -> FileError {
     FileError::Unusable { path: path.display().to_string(), reason: reason.to_string() }
 }
 
@@ -98,7 +100,7 @@ pub fn find(model: &str, data_directories: &[PathBuf]) -> Result<Source, FileErr
         return Err(FileError::Unset { built_in });
     }
     if is_path {
-        let path = std::path::absolute(model).map_err(|error| unusable(Path::new(model), error))?;
+        let path = std::path::absolute(model).map_err(|error| unusable(Path::new(model), &error))?;
         return file(&path);
     }
     if let Some(model) = BUILT_IN.iter().find(|built_in| built_in.name == model) {
@@ -116,7 +118,7 @@ pub fn find(model: &str, data_directories: &[PathBuf]) -> Result<Source, FileErr
 fn file(path: &Path) -> Result<Source, FileError> {
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => unusable(path, "there is no such file"),
-        _ => unusable(path, error),
+        _ => unusable(path, &error),
     })?;
     if !metadata.is_file() {
         return Err(unusable(path, "it is not a file"));
@@ -124,7 +126,7 @@ fn file(path: &Path) -> Result<Source, FileError> {
     match metadata.len() {
         0 => Err(unusable(path, "the file is empty")),
         bytes if bytes > MAX_MODEL_BYTES => {
-            Err(unusable(path, format!("{bytes} bytes are more than an ONNX file can have")))
+            Err(unusable(path, &format!("{bytes} bytes are more than an ONNX file can have")))
         }
         bytes => Ok(Source::File { path: path.to_path_buf(), bytes, modified: metadata.modified().ok() }),
     }
@@ -161,7 +163,7 @@ pub fn hints(
         Source::File { path, .. } => {
             let toml = path.with_extension("toml");
             if toml.is_file() {
-                let hints = ModelHints::from_toml(&text(&toml)?).map_err(|error| unusable(&toml, error))?;
+                let hints = ModelHints::from_toml(&text(&toml)?).map_err(|error| unusable(&toml, &error))?;
                 layers.push((toml.display().to_string(), hints));
             }
             let mut appended = path.clone().into_os_string();
@@ -169,7 +171,7 @@ pub fn hints(
             for modelinfo in [PathBuf::from(appended), path.with_extension("modelinfo")] {
                 if modelinfo.is_file() {
                     let hints = ModelHints::from_modelinfo(&text(&modelinfo)?)
-                        .map_err(|e| unusable(&modelinfo, e))?;
+                        .map_err(|e| unusable(&modelinfo, &e))?;
                     layers.push((modelinfo.display().to_string(), hints));
                     break;
                 }
@@ -190,14 +192,14 @@ pub fn hints(
 }
 
 fn text(path: &Path) -> Result<String, FileError> {
-    let metadata = fs::metadata(path).map_err(|error| unusable(path, error))?;
+    let metadata = fs::metadata(path).map_err(|error| unusable(path, &error))?;
     if !metadata.is_file() {
         return Err(unusable(path, "it is not a file"));
     }
     if metadata.len() > MAX_TEXT_BYTES {
-        return Err(unusable(path, format!("{} bytes are too many for a text file", metadata.len())));
+        return Err(unusable(path, &format!("{} bytes are too many for a text file", metadata.len())));
     }
-    let bytes = fs::read(path).map_err(|error| unusable(path, error))?;
+    let bytes = fs::read(path).map_err(|error| unusable(path, &error))?;
     String::from_utf8(bytes).map_err(|_| unusable(path, "it is not UTF-8 text"))
 }
 
@@ -235,6 +237,7 @@ mod tests {
         let error = find(dirs[0].join("empty.onnx").to_str().unwrap(), &dirs).unwrap_err().to_string();
         assert!(error.contains("empty.onnx"), "{error}");
         assert!(find(dirs[0].join("models").to_str().unwrap(), &dirs).is_err(), "a directory");
+        assert_eq!(find("demo", &dirs), Ok(Source::BuiltIn("demo")));
         assert!(find("", &dirs).unwrap_err().to_string().contains("property model"));
     }
 

@@ -95,7 +95,9 @@ impl Stats {
     pub fn latency_changed(&mut self, waits: bool) -> bool {
         let measured = match (waits, self.latency.get(99.0)) {
             (false, _) => 0.0,
-            (true, Some(ms)) if self.latency.len() >= LATENCY_SAMPLES && self.frames % LATENCY_CHECK == 0 => {
+            (true, Some(ms))
+                if self.latency.len() >= LATENCY_SAMPLES && self.frames.is_multiple_of(LATENCY_CHECK) =>
+            {
                 ms
             }
             _ => return false,

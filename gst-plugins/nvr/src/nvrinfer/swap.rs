@@ -72,10 +72,10 @@ impl Swap {
 }
 
 /// Begins to load `model` for a started element. Its answer is a message.
-pub fn begin(element: &NvrInfer, model: String) {
+pub fn begin(element: &NvrInfer, model: &str) {
     let imp = element.imp();
     let Some(((superseded, spawn), run)) =
-        imp.with_state(|state| (state.swap.request(model.clone()), state.run))
+        imp.with_state(|state| (state.swap.request(model.to_owned()), state.run))
     else {
         return;
     };
@@ -88,7 +88,7 @@ pub fn begin(element: &NvrInfer, model: String) {
     let weak = element.downgrade();
     if let Err(error) = thread::Builder::new().name("nvrinfer-load".into()).spawn(move || serve(&weak, run)) {
         imp.with_state(|state| state.swap = Swap::default());
-        imp.model_failed(&model, &format!("no thread to load it: {error}"));
+        imp.model_failed(model, &format!("no thread to load it: {error}"));
     }
 }
 
@@ -106,26 +106,31 @@ fn serve(element: &glib::WeakRef<NvrInfer>, run: u64) {
         // The element is not held meanwhile: it may be stopped and dropped while a large model loads.
         let result = load(&settings, &model).map(Arc::new);
         let Some(element) = element.upgrade() else { return };
-        finish(element.imp(), run, model, result);
+        finish(element.imp(), run, &model, result);
     }
 }
 
-fn finish(imp: &imp::NvrInfer, run: u64, model: String, result: Result<Arc<Client>, LoadError>) {
+fn finish(imp: &imp::NvrInfer, run: u64, model: &str, result: Result<Arc<Client>, LoadError>) {
     let client = match result {
         Ok(client) => client,
-        Err(error) => return imp.model_failed(&model, &error.to_string()),
+        Err(error) => {
+            if imp.with_run(run, |_| ()).is_some() {
+                imp.model_failed(model, &error.to_string());
+            }
+            return;
+        }
     };
     let placed = imp.with_run(run, |state| {
         if state.swap.is_outdated() {
             return None;
         }
-        Some(state.swap.pending.replace(Pending { client: client.clone(), model: model.clone() }))
+        Some(state.swap.pending.replace(Pending { client: client.clone(), model: model.to_owned() }))
     });
     match placed {
         // Stopped meanwhile: the next start loads what is set.
         None => {}
-        Some(None) => imp.model_failed(&model, "another model was asked for while it was loaded"),
-        Some(Some(_never_used)) => imp.model_loaded(&model, client.info()),
+        Some(None) => imp.model_failed(model, "another model was asked for while it was loaded"),
+        Some(Some(_never_used)) => imp.model_loaded(model, client.info()),
     }
 }
 

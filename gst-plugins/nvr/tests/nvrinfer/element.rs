@@ -453,3 +453,63 @@ fn quality_of_service_events_pass_upstream() {
     assert!(passed);
     assert_eq!(camera.class(value_of(3)), Some("a3".into()), "and no frame is dropped for it");
 }
+
+/// A decoder's own frames have padded rows; they must reach the model as they are.
+#[test]
+fn a_decoders_padded_frames_are_read_without_a_copy() {
+    if !runtime() {
+        return;
+    }
+    let missing: Vec<_> = ["x264enc", "avdec_h264"]
+        .into_iter()
+        .filter(|name| gst::ElementFactory::find(name).is_none())
+        .collect();
+    if !missing.is_empty() {
+        println!("SKIPPED: no {}", missing.join(", "));
+        return;
+    }
+    // The picture is black, so that padding that is read for picture would show.
+    let pipeline = gst::parse::launch(
+        "videotestsrc pattern=black num-buffers=20 ! video/x-raw,format=I420,width=320,height=240 \
+         ! x264enc speed-preset=ultrafast ! avdec_h264 ! nvrinfer name=infer ! fakesink name=sink",
+    )
+    .unwrap()
+    .downcast::<gst::Pipeline>()
+    .unwrap();
+    let infer = pipeline.by_name("infer").unwrap();
+    infer.set_property("model", model("grey_a"));
+    let padded = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let sink = pipeline.by_name("sink").unwrap();
+    // Downstream of the element stands one that reads padded frames.
+    sink.static_pad("sink").unwrap().add_probe(
+        gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH,
+        |_, info| {
+            if let Some(query) = info.query_mut()
+                && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
+            {
+                allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
+                return gst::PadProbeReturn::Handled;
+            }
+            gst::PadProbeReturn::Ok
+        },
+    );
+    let count = padded.clone();
+    infer.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let buffer = info.buffer().unwrap();
+        if buffer.meta::<gst_video::VideoMeta>().is_some() && buffer.size() > 320 * 240 * 3 / 2 {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let end = bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
+    assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+    let stats = infer.property::<gst::Structure>("stats");
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!((stats.get::<u64>("analysed"), stats.get::<u64>("errors")), (Ok(20), Ok(0)));
+    assert!(
+        padded.load(std::sync::atomic::Ordering::Relaxed) > 0,
+        "the decoder was not allowed its own strides"
+    );
+}

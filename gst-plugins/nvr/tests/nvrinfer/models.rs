@@ -58,6 +58,21 @@ fn a_bad_model_is_one_clear_error_that_names_the_file() {
 }
 
 #[test]
+fn the_built_in_model_needs_no_file() {
+    if !runtime() {
+        return;
+    }
+    let element = Camera::element("grey_a", &[("model", "demo")]);
+    let mut camera = Camera::around(element, info(gst_video::VideoFormat::Nv12, 640, 360));
+    let loaded = camera.message("nvr-model-loaded");
+    let classes = loaded.get::<gst::ArrayRef<'_>>("classes").unwrap();
+    let classes: Vec<_> = classes.iter().map(|class| class.get::<String>().unwrap()).collect();
+    assert_eq!(classes, ["person", "car", "dog"]);
+    let seen = camera.look(128).expect("looked at");
+    assert_eq!((seen.model_id.as_str(), seen.class), ("demo", None), "an even grey shows nothing");
+}
+
+#[test]
 fn a_class_without_a_label_is_an_error_and_not_a_wrong_name() {
     if !runtime() {
         return;

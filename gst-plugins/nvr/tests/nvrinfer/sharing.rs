@@ -30,7 +30,7 @@ fn run(model_name: &str, prefix: &str, properties: &[(&str, &str)], cameras: usi
                         if enough(frame, count) {
                             break;
                         }
-                        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{count} results");
+                        assert!(begun.elapsed() < std::time::Duration::from_mins(1), "{count} results");
                         let seen = camera.look(value_of(shown(number, frame)));
                         assert!(is_async || seen.is_some(), "camera {number} frame {frame}");
                         let Some(seen) = seen else {

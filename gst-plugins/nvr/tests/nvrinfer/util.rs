@@ -236,7 +236,7 @@ impl Camera {
         while let Some(message) = self.bus.pop() {
             match message.view() {
                 gst::MessageView::Element(element) => {
-                    structures.extend(element.structure().map(ToOwned::to_owned))
+                    structures.extend(element.structure().map(ToOwned::to_owned));
                 }
                 gst::MessageView::Warning(warning) => warnings.push(warning.error().to_string()),
                 _ => {}
