@@ -171,16 +171,8 @@ fn decode(text: &str) -> String {
         let escape = (*first == b'%').then(|| tail.get(..2)).flatten();
         let hex = escape.filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
         let value = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match value {
-            Some(value) => {
-                out.push(value);
-                rest = &tail[2..];
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
+        out.push(value.unwrap_or(*first));
+        rest = if value.is_some() { &tail[2..] } else { tail };
     }
     String::from_utf8_lossy(&out).into_owned()
 }

@@ -151,7 +151,8 @@ impl Session {
         let (mailbox, id) = (self.shared.mailbox.clone(), self.shared.id);
         bus.set_sync_handler(move |_, message| {
             if let gst::MessageView::Error(error) = message.view() {
-                let class = message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.metadata("klass"));
+                let class =
+                    message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.metadata("klass"));
                 let decoder = class.is_some_and(|class| class.contains("Decoder"));
                 gst::debug!(CAT, "connection failed: {} ({:?})", error.error(), error.debug());
                 // What went wrong in particular stands in the last line of what is meant for people debugging.

@@ -283,7 +283,7 @@ impl Worker {
         self.flow.touch();
         let session = match Session::start(&plan, &self.flow, &self.mailbox, self.session) {
             Ok(session) => session,
-            Err(error) => return lost(self.clean(settings, &error.to_string())),
+            Err(error) => return lost(clean(settings, &error.to_string())),
         };
         let end = self.watch(settings, &plan, &session);
         session.stop();
@@ -344,7 +344,7 @@ impl Worker {
                 Report::Error { error, detail, decoder } => {
                     self.prove(playing);
                     let detail = detail.unwrap_or_default();
-                    let reason = self.clean(settings, format!("{} {detail}", error.message()).trim());
+                    let reason = clean(settings, format!("{} {detail}", error.message()).trim());
                     if error.matches(gst::ResourceError::NotAuthorized) {
                         return End::Unauthorised(reason);
                     }
@@ -391,10 +391,6 @@ impl Worker {
         {
             let _ = element.post_message(gst::message::Latency::builder().src(&element).build());
         }
-    }
-
-    fn clean(&self, settings: &Settings, text: &str) -> String {
-        address::redact_text(text, &settings.uri, settings.user_pw.as_deref())
     }
 
     fn element(&self) -> Option<NvrSrc> {
@@ -465,6 +461,11 @@ impl Worker {
             );
         }
     }
+}
+
+/// `text` of others without the secrets of `settings`.
+fn clean(settings: &Settings, text: &str) -> String {
+    address::redact_text(text, &settings.uri, settings.user_pw.as_deref())
 }
 
 /// A number from 0 to 1 that differs between cameras and attempts.
