@@ -136,9 +136,9 @@ fn split_credentials(uri: &str) -> (Option<(String, Option<String>)>, String) {
     let Some((scheme, rest)) = uri.split_once("://") else { return none() };
     let first = &rest[..rest.find('/').unwrap_or(rest.len())];
     let at = match first.rfind('@') {
-        Some(at) => at,
-        None if looks_like_host(first) => return none(),
-        None => match rest.rfind('@') {
+        Some(at) if looks_like_host(&first[at + 1..]) => at,
+        None if looks_like_host(first.split(['?', '#']).next().unwrap_or_default()) => return none(),
+        _ => match rest.rfind('@') {
             Some(at) => at,
             None => return none(),
         },
@@ -151,16 +151,15 @@ fn split_credentials(uri: &str) -> (Option<(String, Option<String>)>, String) {
     (Some((user, password)), format!("{scheme}://{host}"))
 }
 
-/// Whether `text` can be a host with or without a port.
+/// Whether `text` can be a host with or without a port, and nothing else.
 fn looks_like_host(text: &str) -> bool {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
-    if text.starts_with('[') {
-        return true;
-    }
-    match text.split_once(':') {
-        None => true,
-        Some((_, port)) => !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()),
-    }
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((_, "")) => return true,
+        Some((_, tail)) => ("", tail.strip_prefix(':')),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Percent-decoding; what is not a valid escape stays as it is.
@@ -250,7 +249,11 @@ mod tests {
         }
 
         #[test]
-        fn no_password_is_shown(password in "[A-Za-z][A-Za-z0-9@#?:/%!]{8,12}zz", path in "[a-z0-9/]{0,10}") {
+        fn no_password_is_shown(
+            // An `@` and then a `/` is what a path looks like as well.
+            password in "[A-Za-z]([A-Za-z0-9#?:/%!]{8,12}|[A-Za-z0-9@#?:%!]{8,12})zz",
+            path in "[a-z0-9/]{0,10}",
+        ) {
             let uri = format!("rtsp://user:{password}@cam.example:554/{path}");
             let shown = redact(&uri);
             prop_assert!(!shown.contains(&password), "{shown}");
