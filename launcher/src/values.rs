@@ -160,7 +160,8 @@ impl Plan {
                     Err(error) => errors.push(format!("--{}: {error}", param.flag())),
                 },
                 None => {
-                    errors.push(format!("--set {name}: there is no such parameter{}", graph.param_hint(name)))
+                    errors
+                        .push(format!("--set {name}: there is no such parameter{}", graph.param_hint(name)));
                 }
             }
         }

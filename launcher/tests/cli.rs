@@ -199,7 +199,7 @@ impl Running {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(part) => return line,
                 Ok(line) => seen.push(line),
-                Err(_) => panic!("no line with {part:?}: {seen:#?}"),
+                Err(error) => panic!("no line with {part:?} ({error}): {seen:#?}"),
             }
         }
     }

@@ -290,7 +290,7 @@ fn shape(pipeline: &gst::Pipeline) -> Vec<String> {
             let sync = element.has_property("sync").then(|| element.property::<bool>("sync"));
             format!(
                 "{} {} {sync:?}",
-                element.factory().map_or("".into(), |f| f.name().to_string()),
+                element.factory().map_or_else(String::new, |f| f.name().to_string()),
                 element.name()
             )
         })

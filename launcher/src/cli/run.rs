@@ -1,6 +1,6 @@
 //! `nvr-launch GRAPH`: runs a graph.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
@@ -102,19 +102,21 @@ fn flag(param: &Param) -> Arg {
             })
             .collect();
         if !text.is_empty() && !param.is_secret() {
-            help.push_str(&format!(" [default: {}]", crate::redact::redact(&text)));
+            let _ = write!(help, " [default: {}]", crate::redact::redact(&text));
         }
     }
     match &param.kind {
         Kind::Int { .. } | Kind::Float { .. } => {
             let expected = param.expected();
             if let Some((_, range)) = expected.split_once(" from ") {
-                help.push_str(&format!(" [from {range}]"));
+                let _ = write!(help, " [from {range}]");
             } else if let Some((_, range)) = expected.split_once(" up to ") {
-                help.push_str(&format!(" [up to {range}]"));
+                let _ = write!(help, " [up to {range}]");
             }
         }
-        Kind::Enum { values } => help.push_str(&format!(" [{}]", values.join(", "))),
+        Kind::Enum { values } => {
+            let _ = write!(help, " [{}]", values.join(", "));
+        }
         _ => {}
     }
     if param.required {
@@ -124,7 +126,7 @@ fn flag(param: &Param) -> Arg {
         help.push_str(" [live]");
     }
     if param.kind != Kind::Fragment {
-        help.push_str(&format!(" [env: {}]", param.env()));
+        let _ = write!(help, " [env: {}]", param.env());
     }
     let name = match &param.kind {
         Kind::Int { .. } | Kind::Float { .. } => "NUMBER",

@@ -16,7 +16,7 @@ const GROUND: Colour = [24, 24, 28];
 /// Writes a grid of tiles.
 pub(super) fn write(path: &Path, tiles: &[&Tile], width: u32, height: u32) -> Result<(), String> {
     let (wide, high) = (width as usize, height as usize);
-    let columns = (1..).find(|columns| columns * columns >= tiles.len()).unwrap_or(1);
+    let columns = tiles.len().isqrt() + usize::from(tiles.len().isqrt().pow(2) < tiles.len());
     let rows = tiles.len().div_ceil(columns);
     let mut canvas = Canvas::new(columns * (wide + GAP) - GAP, rows * (high + GAP) - GAP, GROUND);
     for (index, tile) in tiles.iter().enumerate() {
@@ -24,7 +24,7 @@ pub(super) fn write(path: &Path, tiles: &[&Tile], width: u32, height: u32) -> Re
         let tile = draw(tile, width, height)?;
         canvas.place(place.0, place.1, wide, wide * 3, &tile.pixels);
     }
-    let png = encode(canvas)?;
+    let png = encode(&canvas)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = |error: std::io::Error| error.to_string();
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(text)?;
@@ -87,7 +87,7 @@ fn colour_of(class: &str) -> Colour {
     COLOURS[hash as usize % COLOURS.len()]
 }
 
-fn encode(canvas: Canvas) -> Result<Vec<u8>, String> {
+fn encode(canvas: &Canvas) -> Result<Vec<u8>, String> {
     let info =
         gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, canvas.width as u32, canvas.height as u32)
             .fps(gst::Fraction::new(1, 1))

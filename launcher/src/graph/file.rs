@@ -349,7 +349,7 @@ fn check_used(graph: &Graph, collector: &mut Collector) {
     for param in &graph.params {
         for piece in param.default.iter().flatten() {
             match piece {
-                Piece::Param(name) => text.push_str(&format!("${{{name}}}")),
+                Piece::Param(name) => text.extend(["${", name, "}"]),
                 Piece::Text(fragment) if param.kind == Kind::Fragment => text.push_str(fragment),
                 Piece::Text(_) => {}
             }

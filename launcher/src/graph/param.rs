@@ -192,7 +192,7 @@ impl Param {
     }
 }
 
-fn range<T: PartialEq + fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
+fn range<T: Copy + PartialEq + fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
     match (min == lowest, max == highest) {
         (true, true) => String::new(),
         (false, true) => format!(" from {min} up"),

@@ -122,8 +122,7 @@ pub(super) fn get(
         let hint = hint(what, known.iter().map(|known| known.name));
         return Err(Failure::usage(format!("{what:?} is no known model, no URL and no file{hint}")));
     }
-    let name =
-        name.map_or_else(|| entry.map_or_else(|| name_of(what), |known| known.name.to_owned()), |name| name);
+    let name = name.unwrap_or_else(|| entry.map_or_else(|| name_of(what), |known| known.name.to_owned()));
     if !is_name(&name) || name == BUILT_IN {
         return Err(Failure::usage(format!(
             "{name:?} cannot be a model's name: letters, digits, '-', '_' and '.', not \"{BUILT_IN}\"; give another with --name"
@@ -254,7 +253,7 @@ fn show(folders: &[PathBuf], name: &str) -> CommandResult {
                 sha256_of(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
             match known {
                 Some(known) if known.sha256 != actual => {
-                    println!("         differs from the release: sha256 {actual}, {bytes} bytes")
+                    println!("         differs from the release: sha256 {actual}, {bytes} bytes");
                 }
                 Some(_) => println!("         intact"),
                 None => println!("sha256   {actual}\nsize     {bytes} bytes"),

@@ -1,6 +1,7 @@
 //! Downloads a file: resumes, verifies, and puts it into place in one step.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -92,8 +93,14 @@ pub fn sha256_of(path: &Path) -> io::Result<(String, u64)> {
         hasher.update(&buffer[..count]);
         bytes += count as u64;
     }
-    let digits = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((digits, bytes))
+    Ok((hexadecimal(&hasher.finalize()), bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+        text
+    })
 }
 
 /// Downloads a file. What a cut connection leaves stays beside the target as `.part`, and the next attempt, also
@@ -141,10 +148,9 @@ impl Part {
             .open(&path)
             .map_err(file_error(&path))?;
         match file.try_lock() {
-            Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(DownloadError::Busy { path: target.into() }),
             // A file system without locks: go on without.
-            Err(fs::TryLockError::Error(_)) => {}
+            Ok(()) | Err(fs::TryLockError::Error(_)) => {}
         }
         Ok(Self { validator_path: beside(".part.etag"), path, file })
     }
@@ -163,14 +169,12 @@ impl Part {
     /// Begins anew, with the validator of what will come.
     fn restart(&mut self, url: &str, validator: Option<&str>) -> Result<(), DownloadError> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(file_error(&self.path))?;
-        match validator {
-            Some(validator) => fs::write(&self.validator_path, format!("{}\n{validator}", fingerprint(url)))
-                .map_err(file_error(&self.validator_path)),
-            None => {
-                let _ = fs::remove_file(&self.validator_path);
-                Ok(())
-            }
-        }
+        let Some(validator) = validator else {
+            let _ = fs::remove_file(&self.validator_path);
+            return Ok(());
+        };
+        fs::write(&self.validator_path, format!("{}\n{validator}", fingerprint(url)))
+            .map_err(file_error(&self.validator_path))
     }
 
     fn discard(&self) {
@@ -181,7 +185,7 @@ impl Part {
 
 /// An address that may hold a password does not go to disk.
 fn fingerprint(url: &str) -> String {
-    Sha256::digest(url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(url.as_bytes()))
 }
 
 struct Transfer<'a> {

@@ -7,8 +7,6 @@ use std::{
     thread,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::*;
 
 /// What the server does with one request.
@@ -124,7 +122,9 @@ impl Progress for Notes {
 
 fn model() -> (Vec<u8>, String) {
     let body: Vec<u8> = (0..200_000_u32).map(|i| (i * 31 % 251) as u8).collect();
-    let hash = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &body).unwrap();
+    let (hash, _) = sha256_of(file.path()).unwrap();
     (body, hash)
 }
 
@@ -262,6 +262,14 @@ fn no_network_and_no_room_are_said_plainly() {
     let mut full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let error = download::file_error(Path::new("models/x.onnx.part"))(full.write_all(b"x").unwrap_err());
     assert_eq!(error.to_string(), "the disk that holds models/x.onnx.part is full");
+}
+
+#[test]
+fn hashes_are_sha_256() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "abc").unwrap();
+    let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(sha256_of(file.path()).unwrap(), (expected.to_owned(), 3));
 }
 
 #[test]

@@ -231,17 +231,16 @@ fn attach_link(
     parts.bin.add_pad(&ghost).map_err(|error| error.to_string())?;
     let shared =
         pipeline.by_name(&link.to).ok_or_else(|| format!("[graph] has no element named {:?}", link.to))?;
-    let (sink, requested) = match &link.pad {
-        Some(name) => match shared.static_pad(name) {
+    let (sink, requested) = if let Some(name) = &link.pad {
+        match shared.static_pad(name) {
             Some(pad) => (Some(pad), false),
             None => (shared.request_pad_simple(name), true),
-        },
-        None => {
-            let before = shared.sink_pads();
-            let pad = shared.compatible_pad(&ghost, None);
-            let requested = pad.as_ref().is_some_and(|pad| !before.contains(pad));
-            (pad, requested)
         }
+    } else {
+        let before = shared.sink_pads();
+        let pad = shared.compatible_pad(&ghost, None);
+        let requested = pad.as_ref().is_some_and(|pad| !before.contains(pad));
+        (pad, requested)
     };
     let sink = sink.ok_or_else(|| format!("{} has no pad that fits {}", link.to, link.from))?;
     let linked =

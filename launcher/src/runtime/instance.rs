@@ -178,7 +178,7 @@ impl Instance {
             "starting"
         );
         if self.pipeline.set_state(gst::State::Playing).is_err() {
-            let message = self.error_from(self.pipeline.clone().upcast_ref());
+            let message = self.first_error_of(self.pipeline.clone().upcast_ref());
             let _ = self.pipeline.set_state(gst::State::Null);
             return Err(StartError::Start(message));
         }
@@ -233,10 +233,10 @@ impl Instance {
         self.bus.set_flushing(true);
         match &outcome {
             Outcome::Finished => {
-                info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped")
+                info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped");
             }
             Outcome::Failed(message) => {
-                error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}")
+                error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}");
             }
         }
         outcome
@@ -265,7 +265,7 @@ impl Instance {
                 let text = error_text(error);
                 match self.owner(message) {
                     Some(id) => self.retry_later(id, &text),
-                    None if self.from_live_tree(message) => return Some(Outcome::Failed(text)),
+                    None if self.is_in_pipeline(message) => return Some(Outcome::Failed(text)),
                     // From a branch that is being torn down.
                     None => debug!(error = text, "late error"),
                 }
@@ -273,11 +273,10 @@ impl Instance {
             gst::MessageView::Warning(warning) => {
                 let text = redact(warning.error().message()).into_owned();
                 let debug_text = warning.debug().map(|text| redact(&text).into_owned());
-                match self.owner(message) {
-                    Some(id) => {
-                        warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}")
-                    }
-                    None => warn!(event = "instance.warning", detail = debug_text, "{text}"),
+                if let Some(id) = self.owner(message) {
+                    warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}");
+                } else {
+                    warn!(event = "instance.warning", detail = debug_text, "{text}")
                 }
             }
             gst::MessageView::Eos(_) => {
@@ -328,7 +327,7 @@ impl Instance {
                         info!(event, source_id = id, name, "camera {id} is {state}");
                     }
                     (_, Some(reason)) => {
-                        warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}")
+                        warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}");
                     }
                     (_, None) => warn!(event, source_id = id, name, "camera {id} is {state}"),
                 }
@@ -366,12 +365,12 @@ impl Instance {
     }
 
     /// Whether the sender is (still) part of the pipeline.
-    fn from_live_tree(&self, message: &gst::Message) -> bool {
+    fn is_in_pipeline(&self, message: &gst::Message) -> bool {
         message.src().is_some_and(|source| is_inside(source, self.pipeline.upcast_ref()))
     }
 
     /// The text of the first error that `root` or something in it has posted. Other messages wait.
-    fn error_from(&mut self, root: &gst::Object) -> String {
+    fn first_error_of(&mut self, root: &gst::Object) -> String {
         let mut found = None;
         while let Some(message) = self.bus.pop_filtered(&MESSAGES) {
             match message.view() {
@@ -403,7 +402,7 @@ impl Instance {
         let camera = self.branches.get(&id).ok_or_else(|| unknown(id))?.camera.clone();
         let parts = self.build(&camera)?;
         if parts.bin.sync_state_with_parent().is_err() {
-            let message = self.error_from(parts.bin.clone().upcast_ref());
+            let message = self.first_error_of(parts.bin.clone().upcast_ref());
             branch::detach(&self.pipeline, &parts);
             let _ = parts.bin.set_state(gst::State::Null);
             return Err(message);

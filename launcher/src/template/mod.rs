@@ -164,7 +164,7 @@ impl Template {
                     elements[index].assignments.push(assignment);
                 }
                 TokenKind::Open | TokenKind::Close | TokenKind::Caps | TokenKind::Reference { .. } => {
-                    current = None
+                    current = None;
                 }
                 TokenKind::Link => {}
             }
