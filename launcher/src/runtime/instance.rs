@@ -276,7 +276,7 @@ impl Instance {
                 if let Some(id) = self.owner(message) {
                     warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}");
                 } else {
-                    warn!(event = "instance.warning", detail = debug_text, "{text}")
+                    warn!(event = "instance.warning", detail = debug_text, "{text}");
                 }
             }
             gst::MessageView::Eos(_) => {
