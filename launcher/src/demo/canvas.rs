@@ -36,7 +36,10 @@ impl Canvas {
         let columns = range(left, width, self.width);
         for row in range(top, height, self.height) {
             let start = row * self.width;
-            for pixel in self.pixels[(start + columns.start) * 3..(start + columns.end.max(columns.start)) * 3].chunks_exact_mut(3) {
+            for pixel in self.pixels
+                [(start + columns.start) * 3..(start + columns.end.max(columns.start)) * 3]
+                .chunks_exact_mut(3)
+            {
                 pixel.copy_from_slice(&colour);
             }
         }
@@ -66,7 +69,13 @@ impl Canvas {
             for (row, bits) in font::glyph(c).iter().enumerate() {
                 for column in 0..font::WIDTH {
                     if bits >> (font::WIDTH - 1 - column) & 1 == 1 {
-                        self.fill(x + column as i64 * SCALE, top + (row as i64 + 1) * SCALE, SCALE, SCALE, ink);
+                        self.fill(
+                            x + column as i64 * SCALE,
+                            top + (row as i64 + 1) * SCALE,
+                            SCALE,
+                            SCALE,
+                            ink,
+                        );
                     }
                 }
             }

@@ -38,7 +38,11 @@ const TOPIC_PREFIX: &str = "nvr";
 
 pub(crate) fn command() -> Command {
     let number = |name: &'static str, range: std::ops::RangeInclusive<i64>, default: &'static str| {
-        Arg::new(name).long(name).value_name("N").value_parser(clap::value_parser!(u32).range(range)).default_value(default)
+        Arg::new(name)
+            .long(name)
+            .value_name("N")
+            .value_parser(clap::value_parser!(u32).range(range))
+            .default_value(default)
     };
     Command::new("demo")
         .about("Show it all at work on this machine, without cameras, network or downloads")
@@ -70,7 +74,13 @@ pub(crate) fn command() -> Command {
                 .default_value("0")
                 .help("Port of the built-in broker on 127.0.0.1; 0 takes a free one"),
         )
-        .arg(Arg::new("model").long("model").value_name("MODEL").default_value("demo").help("Model name or path"))
+        .arg(
+            Arg::new("model")
+                .long("model")
+                .value_name("MODEL")
+                .default_value("demo")
+                .help("Model name or path"),
+        )
         .arg(
             Arg::new("max-fps")
                 .long("max-fps")
@@ -133,7 +143,8 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let cannot_start = |message: String| Failure { code: process::START, message };
 
     let broker = Broker::start(options.port).map_err(|error| cannot_start(error.to_string()))?;
-    let (cameras, uris) = built_in_cameras(options.cameras).map_err(|error| cannot_start(format!("{error:#}")))?;
+    let (cameras, uris) =
+        built_in_cameras(options.cameras).map_err(|error| cannot_start(format!("{error:#}")))?;
     println!("broker    {}", broker.uri());
     for (id, uri) in uris.iter().enumerate() {
         println!("camera {id}  {uri}");

@@ -16,7 +16,7 @@ const GROUND: Colour = [24, 24, 28];
 /// Writes a grid of tiles.
 pub(super) fn write(path: &Path, tiles: &[&Tile], width: u32, height: u32) -> Result<(), String> {
     let (wide, high) = (width as usize, height as usize);
-    let columns = (1..).find(|columns| columns * columns >= tiles.len()).unwrap_or(1);
+    let columns = tiles.len().isqrt() + usize::from(tiles.len().isqrt().pow(2) < tiles.len());
     let rows = tiles.len().div_ceil(columns);
     let mut canvas = Canvas::new(columns * (wide + GAP) - GAP, rows * (high + GAP) - GAP, GROUND);
     for (index, tile) in tiles.iter().enumerate() {
@@ -24,7 +24,7 @@ pub(super) fn write(path: &Path, tiles: &[&Tile], width: u32, height: u32) -> Re
         let tile = draw(tile, width, height)?;
         canvas.place(place.0, place.1, wide, wide * 3, &tile.pixels);
     }
-    let png = encode(canvas)?;
+    let png = encode(&canvas)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = |error: std::io::Error| error.to_string();
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(text)?;
@@ -39,10 +39,15 @@ fn draw((event, frame): &Tile, width: u32, height: u32) -> Result<Canvas, String
         .width(width as i32)
         .height(height as i32)
         .build();
-    let rgb = gst_video::convert_sample(frame, &caps, Some(TIMEOUT)).map_err(|error| format!("a frame cannot be converted: {error}"))?;
+    let rgb = gst_video::convert_sample(frame, &caps, Some(TIMEOUT))
+        .map_err(|error| format!("a frame cannot be converted: {error}"))?;
     let buffer = rgb.buffer_owned().ok_or("a converted frame is empty")?;
-    let info = rgb.caps().and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok()).ok_or("a converted frame has no format")?;
-    let mapped = gst_video::VideoFrame::from_buffer_readable(buffer, &info).map_err(|_| "a frame cannot be read")?;
+    let info = rgb
+        .caps()
+        .and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok())
+        .ok_or("a converted frame has no format")?;
+    let mapped =
+        gst_video::VideoFrame::from_buffer_readable(buffer, &info).map_err(|_| "a frame cannot be read")?;
     let stride = usize::try_from(mapped.plane_stride()[0]).map_err(|_| "a frame is upside down")?;
     let mut canvas = Canvas::new(width as usize, height as usize, GROUND);
     canvas.place(0, 0, width as usize, stride, mapped.plane_data(0).map_err(|error| error.to_string())?);
@@ -57,7 +62,12 @@ fn draw((event, frame): &Tile, width: u32, height: u32) -> Result<Canvas, String
         canvas.label(x, y - 18, &format!("{} {:.2}", detection.class_name, detection.confidence), colour);
     }
     let time = event.timestamp.get(11..23).unwrap_or_default();
-    canvas.label(0, i64::from(height), &format!("camera {}  frame {}  {time}", event.source_id, event.frame_id), GROUND);
+    canvas.label(
+        0,
+        i64::from(height),
+        &format!("camera {}  frame {}  {time}", event.source_id, event.frame_id),
+        GROUND,
+    );
     Ok(canvas)
 }
 
@@ -77,11 +87,12 @@ fn colour_of(class: &str) -> Colour {
     COLOURS[hash as usize % COLOURS.len()]
 }
 
-fn encode(canvas: Canvas) -> Result<Vec<u8>, String> {
-    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, canvas.width as u32, canvas.height as u32)
-        .fps(gst::Fraction::new(1, 1))
-        .build()
-        .map_err(|error| error.to_string())?;
+fn encode(canvas: &Canvas) -> Result<Vec<u8>, String> {
+    let info =
+        gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, canvas.width as u32, canvas.height as u32)
+            .fps(gst::Fraction::new(1, 1))
+            .build()
+            .map_err(|error| error.to_string())?;
     let caps = info.to_caps().map_err(|error| error.to_string())?;
     // GStreamer's rows are padded to four bytes.
     let stride = info.stride()[0] as usize;

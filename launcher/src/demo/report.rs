@@ -42,7 +42,8 @@ impl Report {
         if camera.latencies.len() < SAMPLES {
             camera.latencies.extend(event.latency_ms);
         }
-        let enough = camera.best.as_ref().is_none_or(|(best, _)| event.detections.len() >= best.detections.len());
+        let enough =
+            camera.best.as_ref().is_none_or(|(best, _)| event.detections.len() >= best.detections.len());
         if let Some(frame) = frame.filter(|_| enough) {
             camera.best = Some((event, frame));
         }
@@ -143,7 +144,10 @@ mod tests {
         assert_eq!(report.without_detections(), [0]);
         let summary = report.summary();
         assert!(summary.lines().nth(2).is_some_and(|line| line.ends_with("dog 3, person 3")), "{summary}");
-        assert_eq!(line(&event(1, &["dog"])), "10:30:00.123  camera 1  frame 7        41.2 ms   dog 0.91 [1 2 3×4]");
+        assert_eq!(
+            line(&event(1, &["dog"])),
+            "10:30:00.123  camera 1  frame 7       41.2 ms   dog 0.91 [1 2 3×4]"
+        );
         assert!(line(&event(1, &[])).ends_with('–'));
     }
 }
