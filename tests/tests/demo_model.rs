@@ -183,7 +183,9 @@ fn finds_what_is_drawn_with_seeds_it_was_not_trained_on() {
     for kind in SceneKind::ALL {
         for night in [false, true] {
             let mut total = Score::default();
-            for (n, (width, height)) in [(640, 360), (1280, 720), (704, 576), (640, 360)].into_iter().enumerate() {
+            for (n, (width, height)) in
+                [(640, 360), (1280, 720), (704, 576), (640, 360)].into_iter().enumerate()
+            {
                 let seed = FIRST_SEED + n as u64;
                 let scene = SceneConfig { width, height, kind, night, seed, objects: 4, noise: 2.0 };
                 let case = Case { scene, framerate: "1/2", frames: 20, between: "", inference_interval: 1 };

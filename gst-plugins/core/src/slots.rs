@@ -152,7 +152,12 @@ impl<T> Slots<T> {
 
     /// Takes every waiting job, for shutting down.
     pub fn drain(&mut self) -> Vec<T> {
-        self.entries.iter_mut().flatten().filter_map(|slot| slot.waiting.take()).map(|waiting| waiting.job).collect()
+        self.entries
+            .iter_mut()
+            .flatten()
+            .filter_map(|slot| slot.waiting.take())
+            .map(|waiting| waiting.job)
+            .collect()
     }
 
     fn slot(&mut self, id: SlotId) -> Option<&mut Slot<T>> {
@@ -213,7 +218,11 @@ mod tests {
         slots.offer(ids[2], 120, 2).unwrap();
         assert_eq!(take(&mut slots, 120, batching).0, Next::WaitUntil(220));
         slots.offer(ids[3], 121, 3).unwrap();
-        assert_eq!(take(&mut slots, 121, batching).1, [(ids[2], 2), (ids[3], 3)], "everybody else is running");
+        assert_eq!(
+            take(&mut slots, 121, batching).1,
+            [(ids[2], 2), (ids[3], 3)],
+            "everybody else is running"
+        );
 
         ids.iter().for_each(|&id| slots.done(id));
         for (i, &id) in ids.iter().enumerate() {

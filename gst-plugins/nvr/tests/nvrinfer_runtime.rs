@@ -37,7 +37,10 @@ fn a_library_that_is_missing_or_wrong_is_a_clear_error_and_the_right_one_still_l
 
     // A library, but another one.
     let other = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let other = other.lines().filter_map(|line| line.split_whitespace().nth(5)).find(|path| path.contains("libgstreamer"));
+    let other = other
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5))
+        .find(|path| path.contains("libgstreamer"));
     if let Some(other) = other {
         let error = start_error(&[("runtime-library", other)]).expect("another library");
         assert!(error.contains(other) && error.contains("OrtGetApiBase"), "{error}");

@@ -1,6 +1,9 @@
 //! `nvr-launch check`: finds everything that is wrong with graph files and site files.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Arg, ArgMatches, Command};
 
@@ -60,7 +63,8 @@ fn check_site(path: &Path) -> Result<(), String> {
     let site = Site::load(path, &env).map_err(|error| error.to_string())?;
     for shipped in SHIPPED {
         let graph = Graph::parse(shipped.name, shipped.text).map_err(|error| error.to_string())?;
-        Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default()).map_err(|error| error.to_string())?;
+        Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default())
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -74,12 +74,9 @@ fn command() -> Command {
         .subcommand_required(true)
         .allow_external_subcommands(true)
         .external_subcommand_value_parser(clap::value_parser!(OsString))
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
-                .help("Find everything that is wrong with GRAPH and the options after it, without starting anything"),
-        )
+        .arg(Arg::new("check").long("check").action(ArgAction::SetTrue).help(
+            "Find everything that is wrong with GRAPH and the options after it, without starting anything",
+        ))
         .subcommand(Command::new("list").about("List the shipped graphs"))
         .subcommand(check::command())
         .subcommand(graph::command())

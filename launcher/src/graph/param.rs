@@ -11,10 +11,18 @@ pub enum Kind {
     /// Text that is never shown.
     Secret,
     Uri,
-    Int { min: i64, max: i64 },
-    Float { min: f64, max: f64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
+    Float {
+        min: f64,
+        max: f64,
+    },
     Bool,
-    Enum { values: Vec<String> },
+    Enum {
+        values: Vec<String>,
+    },
     /// Pipeline text. Only files and the command line may give it.
     Fragment,
 }
@@ -147,9 +155,15 @@ impl Param {
         match (&self.kind, value) {
             (Kind::String | Kind::Secret | Kind::Fragment, Value::Text(text)) => Ok(Value::Text(text)),
             (Kind::Uri, Value::Text(text)) => {
-                if url::Url::parse(&text).is_ok() { Ok(Value::Text(text)) } else { Err(wrong()) }
+                if url::Url::parse(&text).is_ok() {
+                    Ok(Value::Text(text))
+                } else {
+                    Err(wrong())
+                }
             }
-            (Kind::Int { min, max }, Value::Int(number)) if (*min..=*max).contains(&number) => Ok(Value::Int(number)),
+            (Kind::Int { min, max }, Value::Int(number)) if (*min..=*max).contains(&number) => {
+                Ok(Value::Int(number))
+            }
             (Kind::Float { min, max }, Value::Float(number)) if number >= *min && number <= *max => {
                 Ok(Value::Float(number))
             }
@@ -234,7 +248,9 @@ pub(crate) mod tests {
         assert!(!secret.check(Value::Int(4711)).unwrap_err().0.contains("4711"));
         let uri = param("uri", Kind::Uri);
         assert_eq!(uri.show(&Value::Text("rtsp://a:b@c/d".into())), "rtsp://***@c/d");
-        assert!(!uri.parse("//a:geheim@x").unwrap_err().0.contains("a URI such as rtsp://host/path, got rtsp"));
+        assert!(
+            !uri.parse("//a:geheim@x").unwrap_err().0.contains("a URI such as rtsp://host/path, got rtsp")
+        );
     }
 
     proptest! {

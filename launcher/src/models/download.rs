@@ -42,11 +42,15 @@ pub enum DownloadError {
     Unreachable { url: String, reason: String },
     #[error("{url}: the server answers {status}")]
     Status { url: String, status: u16 },
-    #[error("{url}: the connection was cut after {done} of {total} bytes; run the command again to go on from there")]
+    #[error(
+        "{url}: the connection was cut after {done} of {total} bytes; run the command again to go on from there"
+    )]
     Cut { url: String, done: u64, total: String },
     #[error("{url}: more than {limit} bytes; that is not the file that was asked for")]
     TooLong { url: String, limit: u64 },
-    #[error("{url}: SHA-256 is {actual}, expected {expected}. The file is not the one that was asked for and has been deleted")]
+    #[error(
+        "{url}: SHA-256 is {actual}, expected {expected}. The file is not the one that was asked for and has been deleted"
+    )]
     Hash { url: String, expected: String, actual: String },
     #[error("the disk that holds {} is full", path.display())]
     DiskFull { path: PathBuf },
@@ -64,7 +68,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> DownloadError + '_ {
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DownloadError::DiskFull { path: path.into() },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            DownloadError::DiskFull { path: path.into() }
+        }
         _ => DownloadError::File { path: path.into(), source },
     }
 }
@@ -198,7 +204,8 @@ impl Transfer<'_> {
                     let gained = self.part.length()? > before;
                     useless = if gained { 0 } else { useless + 1 };
                     // Whether there is a network at all is known after the first attempt.
-                    let hopeless = matches!(error, DownloadError::Unreachable { .. }) && before == 0 && !gained;
+                    let hopeless =
+                        matches!(error, DownloadError::Unreachable { .. }) && before == 0 && !gained;
                     if useless >= ATTEMPTS || hopeless {
                         return Err(error);
                     }

@@ -96,22 +96,28 @@ impl Instance {
     pub fn new(plan: Plan) -> Result<Self, StartError> {
         let wrong = |error: crate::diagnostics::Problems| StartError::Configuration(error.to_string());
         let fragments = plan.fragments();
-        let shared = plan.graph.shared.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
-        let template = plan.graph.camera.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
+        let shared =
+            plan.graph.shared.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
+        let template =
+            plan.graph.camera.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
         let (shared, template) = (shared.map_err(wrong)?, template.map_err(wrong)?);
         let pipeline = match &shared {
             Some(shared) => {
-                let pipeline = super::parse_pipeline(&shared.description, &plan.graph.name)
-                    .map_err(|message| StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file)))?;
-                branch::set_values(pipeline.upcast_ref(), shared, &plan, None)
-                    .map_err(|message| StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file)))?;
+                let pipeline =
+                    super::parse_pipeline(&shared.description, &plan.graph.name).map_err(|message| {
+                        StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file))
+                    })?;
+                branch::set_values(pipeline.upcast_ref(), shared, &plan, None).map_err(|message| {
+                    StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file))
+                })?;
                 pipeline
             }
             None => gst::Pipeline::with_name(&plan.graph.name),
         };
         // No camera's branch may become the clock of the others: it can leave at any time.
         pipeline.use_clock(Some(&gst::SystemClock::obtain()));
-        let bus = pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
+        let bus =
+            pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
         let (handle, requests) = Handle::new(&bus);
         Ok(Self {
             plan,
@@ -206,7 +212,9 @@ impl Instance {
     pub fn run(&mut self) -> Outcome {
         let outcome = loop {
             let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            if let Some(outcome) = self.next_message(timeout).and_then(|message| self.handle_message(&message)) {
+            if let Some(outcome) =
+                self.next_message(timeout).and_then(|message| self.handle_message(&message))
+            {
                 break outcome;
             }
             while let Ok(request) = self.requests.try_recv() {
@@ -225,8 +233,12 @@ impl Instance {
         let _ = self.pipeline.set_state(gst::State::Null);
         self.bus.set_flushing(true);
         match &outcome {
-            Outcome::Finished => info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped"),
-            Outcome::Failed(message) => error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}"),
+            Outcome::Finished => {
+                info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped")
+            }
+            Outcome::Failed(message) => {
+                error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}")
+            }
         }
         outcome
     }
@@ -243,7 +255,8 @@ impl Instance {
         if let Some(message) = self.pending.pop_front() {
             return Some(message);
         }
-        let timeout = timeout.map(|wait| gst::ClockTime::from_nseconds(wait.as_nanos().min(u64::MAX as u128 - 1) as u64));
+        let timeout = timeout
+            .map(|wait| gst::ClockTime::from_nseconds(wait.as_nanos().min(u64::MAX as u128 - 1) as u64));
         self.bus.timed_pop_filtered(timeout, &MESSAGES)
     }
 
@@ -262,7 +275,9 @@ impl Instance {
                 let text = redact(warning.error().message()).into_owned();
                 let debug_text = warning.debug().map(|text| redact(&text).into_owned());
                 match self.owner(message) {
-                    Some(id) => warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}"),
+                    Some(id) => {
+                        warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}")
+                    }
                     None => warn!(event = "instance.warning", detail = debug_text, "{text}"),
                 }
             }
@@ -286,7 +301,8 @@ impl Instance {
             gst::MessageView::Application(application) => {
                 let structure = application.structure()?;
                 if structure.name() == STOPPED
-                    && let (Ok(id), Ok(generation)) = (structure.get::<u32>("id"), structure.get::<u64>("generation"))
+                    && let (Ok(id), Ok(generation)) =
+                        (structure.get::<u32>("id"), structure.get::<u64>("generation"))
                 {
                     self.branch_stopped(id, generation);
                 } else if structure.name() != WAKE {
@@ -305,13 +321,16 @@ impl Instance {
             "nvr-source-state" => {
                 let Some(state) = field("state") else { return };
                 let reason = field("reason").or_else(|| field("message")).filter(|reason| !reason.is_empty());
-                let name = self.branches.get(&id).map(|branch| branch.camera.name.clone()).unwrap_or_default();
+                let name =
+                    self.branches.get(&id).map(|branch| branch.camera.name.clone()).unwrap_or_default();
                 let event = format!("source.{state}");
                 match (state.as_str(), reason) {
                     ("connecting" | "playing", _) => {
                         info!(event, source_id = id, name, "camera {id} is {state}");
                     }
-                    (_, Some(reason)) => warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}"),
+                    (_, Some(reason)) => {
+                        warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}")
+                    }
                     (_, None) => warn!(event, source_id = id, name, "camera {id} is {state}"),
                 }
                 if let Some(branch) = self.branches.get_mut(&id) {
@@ -322,7 +341,13 @@ impl Instance {
                 }
             }
             "nvr-model-loaded" => {
-                info!(event = "model.loaded", source_id = id, model = field("model"), device = field("device"), "model loaded");
+                info!(
+                    event = "model.loaded",
+                    source_id = id,
+                    model = field("model"),
+                    device = field("device"),
+                    "model loaded"
+                );
             }
             "nvr-model-error" => {
                 let reason = field("error").or_else(|| field("message")).unwrap_or_default();
@@ -351,7 +376,9 @@ impl Instance {
         let mut found = None;
         while let Some(message) = self.bus.pop_filtered(&MESSAGES) {
             match message.view() {
-                gst::MessageView::Error(error) if message.src().is_some_and(|source| is_inside(source, root)) => {
+                gst::MessageView::Error(error)
+                    if message.src().is_some_and(|source| is_inside(source, root)) =>
+                {
                     found.get_or_insert_with(|| error_text(error));
                 }
                 _ => self.pending.push_back(message),
@@ -416,7 +443,8 @@ impl Instance {
     fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         let generation = branch.generation;
-        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after }) else {
+        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after })
+        else {
             return;
         };
         branch::detach(&self.pipeline, &parts);
@@ -435,7 +463,9 @@ impl Instance {
     }
 
     fn branch_stopped(&mut self, id: u32, generation: u64) {
-        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.generation == generation) else { return };
+        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.generation == generation) else {
+            return;
+        };
         let Phase::Stopping { retry_after } = branch.phase else { return };
         match retry_after {
             Some(delay) => branch.phase = Phase::Waiting { until: Instant::now() + delay },
@@ -537,7 +567,8 @@ impl Instance {
         if let Some(id) = id.filter(|id| !self.branches.contains_key(id)) {
             return Err(unknown(id));
         }
-        let ids: Vec<u32> = self.branches.keys().copied().filter(|other| id.is_none_or(|id| id == *other)).collect();
+        let ids: Vec<u32> =
+            self.branches.keys().copied().filter(|other| id.is_none_or(|id| id == *other)).collect();
         for id in ids {
             match self.branches.get_mut(&id).map(|branch| &mut branch.phase) {
                 Some(Phase::Running(_)) => self.take_down(id, Some(Duration::ZERO)),

@@ -66,7 +66,9 @@ pub enum LoadError {
     Session(#[from] SessionError),
     #[error("{model} is not a detector that is known: {reason}")]
     Model { model: String, reason: String },
-    #[error("{model} cannot be loaded: ONNX Runtime or the plugin panicked over it; please report this with the file")]
+    #[error(
+        "{model} cannot be loaded: ONNX Runtime or the plugin panicked over it; please report this with the file"
+    )]
     Panicked { model: String },
     #[error("{model} does not work: {reason}")]
     Trial { model: String, reason: String },
@@ -268,7 +270,10 @@ impl Engine {
         conclusions.extend(note);
         let batch = spec.batch.unwrap_or(key.batch_size).max(1);
         if batch != key.batch_size {
-            conclusions.push(format!("batch: {batch} (fixed in the model; batch-size {} is not used)", key.batch_size));
+            conclusions.push(format!(
+                "batch: {batch} (fixed in the model; batch-size {} is not used)",
+                key.batch_size
+            ));
         }
         let workers = match (key.threads, device) {
             (0, Device::Cpu) => {
@@ -320,21 +325,22 @@ impl Engine {
         if workers.len() < attached.min(self.shared.info.workers) {
             let (shared, runtime, source) = (self.shared.clone(), self.runtime, self.source.clone());
             let first = self.first.lock().take();
-            let thread = std::thread::Builder::new().name(format!("nvrinfer-{}", workers.len())).spawn(move || {
-                let runner = first.map_or_else(
-                    || {
-                        let session = session::open(runtime, &source, shared.info.device)?;
-                        Ok(Runner::new(session, shared.info.spec.clone()))
-                    },
-                    Ok,
-                );
-                match runner {
-                    Ok(runner) => work(&shared, runner),
-                    Err::<_, SessionError>(error) => {
-                        gst::warning!(CAT, "One worker less: {error}");
+            let thread =
+                std::thread::Builder::new().name(format!("nvrinfer-{}", workers.len())).spawn(move || {
+                    let runner = first.map_or_else(
+                        || {
+                            let session = session::open(runtime, &source, shared.info.device)?;
+                            Ok(Runner::new(session, shared.info.spec.clone()))
+                        },
+                        Ok,
+                    );
+                    match runner {
+                        Ok(runner) => work(&shared, runner),
+                        Err::<_, SessionError>(error) => {
+                            gst::warning!(CAT, "One worker less: {error}");
+                        }
                     }
-                }
-            });
+                });
             match thread {
                 Ok(thread) => workers.push(thread),
                 Err(error) => gst::warning!(CAT, "One worker less: {error}"),
@@ -367,7 +373,8 @@ impl Drop for Engine {
 fn try_out(runner: &mut Runner, spec: &ModelSpec, batch: usize) -> Result<(), RunError> {
     let transform = Transform { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
     let params = DecodeParams { threshold: 0.9, iou_threshold: 0.5, max_detections: 1, classes: None };
-    let picture = PictureFacts { transform, width: spec.input.width, height: spec.input.height, params: params.into() };
+    let picture =
+        PictureFacts { transform, width: spec.input.width, height: spec.input.height, params: params.into() };
     let (results, _) = runner.run(&TensorBuf::new(&spec.input, batch), batch, &[picture])?;
     results.into_iter().try_for_each(|result| result.map(|_| ()))
 }
@@ -398,7 +405,12 @@ fn work(shared: &Shared, mut runner: Runner) {
     }
 }
 
-fn run_batch(shared: &Shared, runner: &mut Runner, batch: &mut Vec<(SlotId, Job)>, gathered: &mut Option<(usize, TensorBuf)>) {
+fn run_batch(
+    shared: &Shared,
+    runner: &mut Runner,
+    batch: &mut Vec<(SlotId, Job)>,
+    gathered: &mut Option<(usize, TensorBuf)>,
+) {
     let spec = &shared.info.spec;
     let pictures: Vec<_> = batch.iter().map(|(_, job)| job.picture.clone()).collect();
     let size = spec.batch.unwrap_or(batch.len()).max(batch.len());
@@ -458,7 +470,9 @@ fn name(spec: &ModelSpec, raw: Vec<RawDetection>) -> Result<Vec<Detection>, RunE
         .map(|raw| {
             let class_name = spec.labels.get(raw.class_id as usize).cloned().ok_or_else(|| {
                 let (id, count) = (raw.class_id, spec.labels.len());
-                RunError::Run(format!("the model answered class {id}, but has {count} labels: the label list is wrong"))
+                RunError::Run(format!(
+                    "the model answered class {id}, but has {count} labels: the label list is wrong"
+                ))
             })?;
             Ok(Detection {
                 class_name,

@@ -59,5 +59,12 @@ pub fn view<'a>(frame: &'a VideoFrameRef<&gst::BufferRef>) -> Option<Frame<'a>> 
         *plane = Plane { data, stride };
     }
     let (matrix, range) = color(info);
-    Some(Frame { format, width: info.width() as usize, height: info.height() as usize, planes, matrix, range })
+    Some(Frame {
+        format,
+        width: info.width() as usize,
+        height: info.height() as usize,
+        planes,
+        matrix,
+        range,
+    })
 }

@@ -98,7 +98,12 @@ impl State {
     }
 
     /// Whether to look at this frame.
-    fn decide(&mut self, settings: &Settings, motion: Option<bool>, running_time: Option<gst::ClockTime>) -> Option<Skip> {
+    fn decide(
+        &mut self,
+        settings: &Settings,
+        motion: Option<bool>,
+        running_time: Option<gst::ClockTime>,
+    ) -> Option<Skip> {
         if !settings.enabled {
             return Some(Skip::Disabled);
         }
@@ -248,8 +253,9 @@ impl NvrInfer {
         let mut state = self.state.lock();
         let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
         notices.retired = state.take_over();
-        notices.no_motion =
-            settings.gate == Gate::Motion && motion.is_none() && !mem::replace(&mut state.warned_motion, true);
+        notices.no_motion = settings.gate == Gate::Motion
+            && motion.is_none()
+            && !mem::replace(&mut state.warned_motion, true);
         notices.latency = state.stats.latency_changed(settings.mode == Mode::Sync && settings.enabled);
         let client = state.client.clone();
         if let Some(skip) = state.decide(settings, motion, running_time) {
@@ -307,7 +313,11 @@ impl NvrInfer {
     ) {
         let inference_ms = outcome.inference.as_secs_f64() * 1e3;
         let size = self.with_state(|state| {
-            let size = state.info.as_ref().filter(|_| outcome.ticket > state.outdated).map(|i| (i.width(), i.height()));
+            let size = state
+                .info
+                .as_ref()
+                .filter(|_| outcome.ticket > state.outdated)
+                .map(|i| (i.width(), i.height()));
             match &outcome.result {
                 Ok(found) if size.is_some() => {
                     let now = running_time.map_or(0, gst::ClockTime::nseconds);
@@ -338,7 +348,12 @@ impl NvrInfer {
 
     fn give(&self, notices: Notices) {
         if let Some(client) = notices.retired {
-            gst::info!(CAT, imp = self, "Model {} has taken over", self.with_state(|s| s.model.clone()).unwrap_or_default());
+            gst::info!(
+                CAT,
+                imp = self,
+                "Model {} has taken over",
+                self.with_state(|s| s.model.clone()).unwrap_or_default()
+            );
             swap::retire(client);
         }
         if !notices.unknown_classes.is_empty() {
@@ -406,7 +421,12 @@ impl NvrInfer {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    outcome = Some(Outcome { ticket: u64::MAX, tag, result: Err(error), inference: Duration::ZERO });
+                    outcome = Some(Outcome {
+                        ticket: u64::MAX,
+                        tag,
+                        result: Err(error),
+                        inference: Duration::ZERO,
+                    });
                 }
             }
         }
@@ -502,7 +522,10 @@ impl ElementImpl for NvrInfer {
         &TEMPLATES
     }
 
-    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::PausedToReady
             && let Some(mailbox) = self.mailbox()
         {
@@ -553,7 +576,10 @@ impl BaseTransformImpl for NvrInfer {
         Ok(())
     }
 
-    fn prepare_output_buffer(&self, inbuf: InputBuffer<'_>) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
+    fn prepare_output_buffer(
+        &self,
+        inbuf: InputBuffer<'_>,
+    ) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
         Ok(match inbuf {
             InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
             // A new buffer around the same memory: metadata needs one of its own, pixels do not.

@@ -18,15 +18,18 @@ use gst::{glib, prelude::*};
 
 pub use settings::{Device, Gate, Mode, ModelTypeChoice};
 
-static CAT: LazyLock<gst::DebugCategory> =
-    LazyLock::new(|| gst::DebugCategory::new("nvrinfer", gst::DebugColorFlags::empty(), Some("NVR object detection")));
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("nvrinfer", gst::DebugColorFlags::empty(), Some("NVR object detection"))
+});
 
 glib::wrapper! {
     pub struct NvrInfer(ObjectSubclass<imp::NvrInfer>) @extends gst_base::BaseTransform, gst::Element, gst::Object;
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    for enumeration in [Device::static_type(), Gate::static_type(), Mode::static_type(), ModelTypeChoice::static_type()] {
+    for enumeration in
+        [Device::static_type(), Gate::static_type(), Mode::static_type(), ModelTypeChoice::static_type()]
+    {
         enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "nvrinfer", gst::Rank::NONE, NvrInfer::static_type())

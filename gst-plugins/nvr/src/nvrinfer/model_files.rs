@@ -89,10 +89,12 @@ pub fn data_directories() -> Vec<PathBuf> {
 /// Finds the model that `model` names: a path where it has a slash or ends in `.onnx`, else the name of a built-in
 /// model or of a file in the data directories.
 pub fn find(model: &str, data_directories: &[PathBuf]) -> Result<Source, FileError> {
-    let is_path = model.contains('/') || Path::new(model).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
+    let is_path =
+        model.contains('/') || Path::new(model).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
     if model.is_empty() {
         let names: Vec<_> = BUILT_IN.iter().map(|model| model.name).collect();
-        let built_in = if names.is_empty() { String::new() } else { format!("; built in: {}", names.join(", ")) };
+        let built_in =
+            if names.is_empty() { String::new() } else { format!("; built in: {}", names.join(", ")) };
         return Err(FileError::Unset { built_in });
     }
     if is_path {
@@ -131,7 +133,9 @@ fn file(path: &Path) -> Result<Source, FileError> {
 /// The name under which a model's events are published: the file's name without its ending.
 pub fn model_id(source: &Source) -> Arc<str> {
     match source {
-        Source::File { path, .. } => path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into()),
+        Source::File { path, .. } => {
+            path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into())
+        }
         Source::BuiltIn(name) => (*name).into(),
     }
 }
@@ -164,7 +168,8 @@ pub fn hints(
             appended.push(".modelinfo");
             for modelinfo in [PathBuf::from(appended), path.with_extension("modelinfo")] {
                 if modelinfo.is_file() {
-                    let hints = ModelHints::from_modelinfo(&text(&modelinfo)?).map_err(|e| unusable(&modelinfo, e))?;
+                    let hints = ModelHints::from_modelinfo(&text(&modelinfo)?)
+                        .map_err(|e| unusable(&modelinfo, e))?;
                     layers.push((modelinfo.display().to_string(), hints));
                     break;
                 }
@@ -173,8 +178,10 @@ pub fn hints(
         Source::BuiltIn(name) => {
             if let Some(model) = BUILT_IN.iter().find(|model| model.name == *name) {
                 let origin = format!("facts of the built-in {name}");
-                let hints = ModelHints::from_toml(model.facts)
-                    .map_err(|error| FileError::Unusable { path: origin.clone(), reason: error.to_string() })?;
+                let hints = ModelHints::from_toml(model.facts).map_err(|error| FileError::Unusable {
+                    path: origin.clone(),
+                    reason: error.to_string(),
+                })?;
                 layers.push((origin, hints));
             }
         }

@@ -81,7 +81,9 @@ fn same_file(a: &Path, b: &Path) -> bool {
 /// The first library of the list in the documentation of `runtime-library`. One that is named or lies where ours
 /// are kept must load; of the system's, which may be there or not, the first that loads is taken.
 fn find(wanted: Option<PathBuf>) -> Result<Runtime, RuntimeError> {
-    if let Some(path) = wanted.or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()).map(Into::into)) {
+    if let Some(path) =
+        wanted.or_else(|| std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()).map(Into::into))
+    {
         return load(&path);
     }
     let kept: Vec<_> =
@@ -109,7 +111,8 @@ fn load(path: &Path) -> Result<Runtime, RuntimeError> {
         return Err(unusable("there is no such file".into()));
     }
     // `ort` takes a relative path for one relative to the executable.
-    let absolute = if path.components().count() > 1 { std::path::absolute(path) } else { Ok(path.to_path_buf()) };
+    let absolute =
+        if path.components().count() > 1 { std::path::absolute(path) } else { Ok(path.to_path_buf()) };
     let absolute = absolute.map_err(|error| unusable(error.to_string()))?;
     std::panic::catch_unwind(AssertUnwindSafe(|| {
         let builder = ort::init_from(&absolute).map_err(|error| error.to_string())?;

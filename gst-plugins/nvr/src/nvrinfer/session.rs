@@ -18,12 +18,7 @@ use ort::{
     value::{TensorElementType, TensorRef, ValueType},
 };
 
-use super::{
-    model_files::Source,
-    runtime::Runtime,
-    settings::Device,
-    tensor::TensorBuf,
-};
+use super::{model_files::Source, runtime::Runtime, settings::Device, tensor::TensorBuf};
 
 /// Why a session could not be made.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -73,7 +68,8 @@ pub fn open_best(
         return Ok((open(runtime, source, device)?, device, None));
     }
     let mut passed_over = Vec::new();
-    for device in [Device::Cuda, Device::Openvino].into_iter().filter(|&device| is_built_in(runtime, device)) {
+    for device in [Device::Cuda, Device::Openvino].into_iter().filter(|&device| is_built_in(runtime, device))
+    {
         match open(runtime, source, device) {
             Ok(session) => return Ok((session, device, Some(format!("device: {} (found)", device.name())))),
             Err(error) => passed_over.push(error.to_string()),
@@ -111,7 +107,9 @@ pub fn open(runtime: &Runtime, source: &Source, device: Device) -> Result<Sessio
     };
     let mut builder = options().map_err(|error| load(error.message()))?;
     if let Some(provider) = provider(device) {
-        builder = builder.with_execution_providers([provider]).map_err(|error| no_device(one_line(error.message())))?;
+        builder = builder
+            .with_execution_providers([provider])
+            .map_err(|error| no_device(one_line(error.message())))?;
     }
     let session = match source {
         Source::File { path, .. } => builder.commit_from_file(Path::new(path)),
@@ -209,7 +207,12 @@ impl Runner {
     }
 
     /// Runs `input`, which holds `batch` pictures of which the first `pictures.len()` count.
-    pub fn run(&mut self, input: &TensorBuf, batch: usize, pictures: &[PictureFacts]) -> Result<BatchResult, RunError> {
+    pub fn run(
+        &mut self,
+        input: &TensorBuf,
+        batch: usize,
+        pictures: &[PictureFacts],
+    ) -> Result<BatchResult, RunError> {
         let Self { session, spec, decoder, sizes } = self;
         let failed = |error: &ort::Error| RunError::Run(one_line(error.message()));
         let shape = shape(&spec.input, batch);
@@ -298,13 +301,24 @@ fn view<'a>(outputs: &'a SessionOutputs<'_>, shapes: &'a [Vec<usize>]) -> Result
         .zip(shapes)
         .map(|(name, shape)| {
             let unreadable = |error: ort::Error| RunError::Run(one_line(error.message()));
-            let value = outputs.get(name).ok_or_else(|| RunError::Run(format!("output {name} is missing")))?;
+            let value =
+                outputs.get(name).ok_or_else(|| RunError::Run(format!("output {name} is missing")))?;
             let data = match value.dtype().tensor_type() {
-                Some(TensorElementType::Float32) => OutputData::F32(value.try_extract_tensor().map_err(unreadable)?.1),
-                Some(TensorElementType::Float16) => OutputData::F16(value.try_extract_tensor().map_err(unreadable)?.1),
-                Some(TensorElementType::Uint8) => OutputData::U8(value.try_extract_tensor().map_err(unreadable)?.1),
-                Some(TensorElementType::Int32) => OutputData::I32(value.try_extract_tensor().map_err(unreadable)?.1),
-                Some(TensorElementType::Int64) => OutputData::I64(value.try_extract_tensor().map_err(unreadable)?.1),
+                Some(TensorElementType::Float32) => {
+                    OutputData::F32(value.try_extract_tensor().map_err(unreadable)?.1)
+                }
+                Some(TensorElementType::Float16) => {
+                    OutputData::F16(value.try_extract_tensor().map_err(unreadable)?.1)
+                }
+                Some(TensorElementType::Uint8) => {
+                    OutputData::U8(value.try_extract_tensor().map_err(unreadable)?.1)
+                }
+                Some(TensorElementType::Int32) => {
+                    OutputData::I32(value.try_extract_tensor().map_err(unreadable)?.1)
+                }
+                Some(TensorElementType::Int64) => {
+                    OutputData::I64(value.try_extract_tensor().map_err(unreadable)?.1)
+                }
                 other => {
                     let element = other.map_or(Cow::Borrowed("not a tensor"), element_name).into_owned();
                     return Err(RunError::Element { name: name.to_owned(), element });

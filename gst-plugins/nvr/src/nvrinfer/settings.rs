@@ -17,7 +17,10 @@ pub enum Device {
     Cpu,
     #[enum_value(name = "NVIDIA GPU with CUDA", nick = "cuda")]
     Cuda,
-    #[enum_value(name = "NVIDIA GPU with TensorRT (builds an engine for minutes at the first start)", nick = "tensorrt")]
+    #[enum_value(
+        name = "NVIDIA GPU with TensorRT (builds an engine for minutes at the first start)",
+        nick = "tensorrt"
+    )]
     Tensorrt,
     #[enum_value(name = "Intel CPU, GPU or NPU with OpenVINO", nick = "openvino")]
     Openvino,
@@ -66,7 +69,10 @@ pub enum Gate {
 #[enum_type(name = "GstNvrInferModelType")]
 pub enum ModelTypeChoice {
     #[default]
-    #[enum_value(name = "From the files beside the model, its metadata and its outputs' shapes", nick = "auto")]
+    #[enum_value(
+        name = "From the files beside the model, its metadata and its outputs' shapes",
+        nick = "auto"
+    )]
     Auto,
     #[enum_value(name = "YOLOX", nick = "yolox")]
     Yolox,

@@ -95,7 +95,9 @@ impl Stats {
     pub fn latency_changed(&mut self, waits: bool) -> bool {
         let measured = match (waits, self.latency.get(99.0)) {
             (false, _) => 0.0,
-            (true, Some(ms)) if self.latency.len() >= LATENCY_SAMPLES && self.frames % LATENCY_CHECK == 0 => ms,
+            (true, Some(ms)) if self.latency.len() >= LATENCY_SAMPLES && self.frames % LATENCY_CHECK == 0 => {
+                ms
+            }
             _ => return false,
         };
         let changed = measured > self.reported * 1.2 + 2.0 || measured < self.reported * 0.5;
@@ -150,7 +152,9 @@ mod tests {
     fn latency_is_told_when_it_changes_and_not_before() {
         let mut stats = Stats::default();
         let mut told = Vec::new();
-        for (count, ms, waits) in [(64, 10.0, true), (64, 11.0, true), (1024, 30.0, true), (600, 5.0, true), (3, 5.0, false)] {
+        for (count, ms, waits) in
+            [(64, 10.0, true), (64, 11.0, true), (1024, 30.0, true), (600, 5.0, true), (3, 5.0, false)]
+        {
             for _ in 0..count {
                 stats.frames += 1;
                 stats.waited(ms);

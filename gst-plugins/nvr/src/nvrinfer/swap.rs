@@ -74,7 +74,9 @@ impl Swap {
 /// Begins to load `model` for a started element. Its answer is a message.
 pub fn begin(element: &NvrInfer, model: String) {
     let imp = element.imp();
-    let Some(((superseded, spawn), run)) = imp.with_state(|state| (state.swap.request(model.clone()), state.run)) else {
+    let Some(((superseded, spawn), run)) =
+        imp.with_state(|state| (state.swap.request(model.clone()), state.run))
+    else {
         return;
     };
     if let Some(old) = superseded {
@@ -131,7 +133,9 @@ fn finish(imp: &imp::NvrInfer, run: u64, model: String, result: Result<Arc<Clien
 pub fn retire(client: Arc<Client>) {
     static RETIRED: LazyLock<Option<Mutex<Sender<Arc<Client>>>>> = LazyLock::new(|| {
         let (sender, receiver) = mpsc::channel();
-        let thread = thread::Builder::new().name("nvrinfer-retire".into()).spawn(move || receiver.iter().for_each(drop));
+        let thread = thread::Builder::new()
+            .name("nvrinfer-retire".into())
+            .spawn(move || receiver.iter().for_each(drop));
         thread.is_ok().then(|| Mutex::new(sender))
     });
     if let Some(retired) = &*RETIRED {

@@ -76,7 +76,9 @@ impl Address {
             }
             "file" => {
                 let url = Url::parse(uri).map_err(|e| malformed(e.to_string()))?;
-                let path = url.to_file_path().map_err(|()| malformed("it is not the path of a local file".into()))?;
+                let path = url
+                    .to_file_path()
+                    .map_err(|()| malformed("it is not the path of a local file".into()))?;
                 Ok(Self::File(path))
             }
             "testsrc" => {
@@ -202,7 +204,8 @@ mod tests {
             ("rtsps://[2001:db8::7]:322/a", "rtsps://[2001:db8::7]:322/a", None, None),
             ("http://cam/s.cgi?user=u&pwd=p", "http://cam/s.cgi?user=u&pwd=***", None, None),
         ] {
-            let (Address::Rtsp(remote) | Address::Http(remote)) = Address::parse(uri, None, None).unwrap() else {
+            let (Address::Rtsp(remote) | Address::Http(remote)) = Address::parse(uri, None, None).unwrap()
+            else {
                 panic!("{uri}")
             };
             assert_eq!(redact(uri), shown);
@@ -227,7 +230,10 @@ mod tests {
             Ok(Address::File("/video/a b.mp4".into()))
         );
         let pairs = [("seed", "7"), ("width", "640")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-        assert_eq!(Address::parse("testsrc://?seed=7&width=640", None, None), Ok(Address::Test(pairs.into())));
+        assert_eq!(
+            Address::parse("testsrc://?seed=7&width=640", None, None),
+            Ok(Address::Test(pairs.into()))
+        );
         assert_eq!(Address::parse("testsrc:", None, None), Ok(Address::Test(Vec::new())));
         assert_eq!(Address::parse("  ", None, None), Err(AddressError::Missing));
         for bad in ["camera 1", "ftp://a/b", "rtsp://", "rtsp:///x", "file://host/x", "rtsp://a:b:c/x"] {

@@ -68,7 +68,9 @@ impl Gate {
     /// Whether keyframes come at least `max_fps` times a second, a tenth of jitter allowed. Cameras with adaptive
     /// keyframes stretch the distance at will, so the time since the last one counts as well.
     fn keyframes_suffice(&self, now: u64, max_fps: f64) -> bool {
-        let (Some(interval), Some(last)) = (self.keyframe_interval(), self.last_keyframe) else { return false };
+        let (Some(interval), Some(last)) = (self.keyframe_interval(), self.last_keyframe) else {
+            return false;
+        };
         let interval = interval.max(now.saturating_sub(last));
         max_fps > 0.0 && interval as f64 * max_fps <= 1.1e9
     }
@@ -100,7 +102,13 @@ mod tests {
 
     /// Runs `seconds` of 25 fps with a keyframe every `gop` frames; of the rest, those that `disposable` names
     /// are. Returns how many units reached the decoder and how many pictures `max_fps` let through.
-    fn run(decode: Decode, max_fps: f64, gop: u64, disposable: fn(u64) -> bool, seconds: u64) -> (usize, usize) {
+    fn run(
+        decode: Decode,
+        max_fps: f64,
+        gop: u64,
+        disposable: fn(u64) -> bool,
+        seconds: u64,
+    ) -> (usize, usize) {
         let (mut gate, mut limiter) = (Gate::default(), RateLimiter::default());
         let (mut decoded, mut shown) = (0, 0);
         let mut fed_since_keyframe = true;

@@ -156,7 +156,10 @@ enum End {
     Finished,
     Stalled(String),
     Unauthorised(String),
-    Lost { reason: String, error: Option<gst::glib::Error> },
+    Lost {
+        reason: String,
+        error: Option<gst::glib::Error>,
+    },
     /// The hardware decoder failed before its first picture.
     Hardware(String),
     Downstream(gst::FlowError),
@@ -223,7 +226,10 @@ impl Worker {
                 }
                 End::Hardware(reason) => {
                     self.avoid_hardware = true;
-                    self.warn(&settings, &format!("the hardware decoder failed ({reason}); decoding in software"));
+                    self.warn(
+                        &settings,
+                        &format!("the hardware decoder failed ({reason}); decoding in software"),
+                    );
                     continue;
                 }
                 End::Unauthorised(reason) => {
@@ -420,7 +426,11 @@ impl Worker {
     fn warn(&self, settings: &Settings, text: &str) {
         let Some(element) = self.element() else { return };
         let uri = address::redact(&settings.uri);
-        gst::element_warning!(element, gst::ResourceError::Read, ["source {}, {uri}: {text}", settings.source_id]);
+        gst::element_warning!(
+            element,
+            gst::ResourceError::Read,
+            ["source {}, {uri}: {text}", settings.source_id]
+        );
     }
 
     /// One warning per outage where the element goes on trying, else an error. Returns whether it goes on.

@@ -11,14 +11,30 @@ fn properties_are_complete_and_their_flags_are_promises() {
     init();
     let element = gst::ElementFactory::make("nvrinfer").build().unwrap();
     let live = [
-        "model", "threshold", "iou-threshold", "max-detections", "classes", "inference-interval", "max-fps", "mode",
-        "gate", "enabled",
+        "model",
+        "threshold",
+        "iou-threshold",
+        "max-detections",
+        "classes",
+        "inference-interval",
+        "max-fps",
+        "mode",
+        "gate",
+        "enabled",
     ];
     let fixed = [
-        "model-type", "labels-file", "device", "threads", "model-instance-id", "batch-size", "batch-timeout",
+        "model-type",
+        "labels-file",
+        "device",
+        "threads",
+        "model-instance-id",
+        "batch-size",
+        "batch-timeout",
         "runtime-library",
     ];
-    for (names, flag) in [(&live[..], gst::PARAM_FLAG_MUTABLE_PLAYING), (&fixed[..], gst::PARAM_FLAG_MUTABLE_READY)] {
+    for (names, flag) in
+        [(&live[..], gst::PARAM_FLAG_MUTABLE_PLAYING), (&fixed[..], gst::PARAM_FLAG_MUTABLE_READY)]
+    {
         for name in names {
             let spec = element.find_property(name).unwrap_or_else(|| panic!("{name}"));
             assert!(spec.flags().contains(flag), "{name}");
@@ -67,7 +83,10 @@ fn a_frame_carries_its_own_result() {
         assert_eq!(read.facts.frame_id, Some(frame), "counted here, as nobody upstream did");
         assert!(read.facts.capture.is_some(), "the arrival, as nobody upstream knew better");
         let [detection] = &read.detections[..] else { panic!("{:?}", read.detections) };
-        assert_eq!((detection.class_name.as_ref(), detection.class_id), (format!("a{class}").as_str(), Some(class as u32)));
+        assert_eq!(
+            (detection.class_name.as_ref(), detection.class_id),
+            (format!("a{class}").as_str(), Some(class as u32))
+        );
         assert!((detection.confidence - 0.9).abs() < 1e-5);
         // 8 to 24 of 32 pixels is 16 to 48 of 64.
         let rect = detection.rect;
@@ -87,7 +106,8 @@ fn upstream_facts_are_kept() {
     let mut camera = Camera::new("grey_a", &[]);
     let capture = nvr_core::detection::CaptureTime { unix_ns: 1234, clock: nvr_core::detection::Clock::Ntp };
     let mut buffer = camera.frame(value_of(4));
-    let facts = nvr_core::detection::FrameFacts { frame_id: Some(77), capture: Some(capture), analysis: None };
+    let facts =
+        nvr_core::detection::FrameFacts { frame_id: Some(77), capture: Some(capture), analysis: None };
     meta::set_facts(buffer.make_mut(), &facts);
     let buffer = camera.harness.push_and_pull(buffer).unwrap();
     let read = meta::facts(&buffer);
@@ -130,7 +150,11 @@ fn every_format_size_and_stride_is_read_where_it_lies() {
                 camera.stamp(&mut buffer);
                 let out = camera.harness.push_and_pull(buffer).unwrap();
                 let class = format!("a{class}");
-                assert_eq!(seen(&out).and_then(|seen| seen.class), Some(class), "{format} {width}x{height} +{padding}");
+                assert_eq!(
+                    seen(&out).and_then(|seen| seen.class),
+                    Some(class),
+                    "{format} {width}x{height} +{padding}"
+                );
             }
         }
     }
@@ -196,7 +220,10 @@ fn live_properties_act_on_the_next_frame() {
     set(&camera, "iou-threshold", "0.5");
     assert_eq!(camera.class(value_of(4)), Some("a4".into()));
     let warnings = camera.warnings();
-    assert!(matches!(&warnings[..], [one] if one.contains("no class zebra") && one.contains("a10")), "{warnings:?}");
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("no class zebra") && one.contains("a10")),
+        "{warnings:?}"
+    );
     set(&camera, "classes", "");
     assert_eq!(camera.class(grey), a3);
 
@@ -252,7 +279,8 @@ fn still_frames_are_passed_over_with_gate_motion() {
         }
         seen(&camera.harness.push_and_pull(buffer).unwrap()).is_some()
     };
-    let looked: Vec<_> = [Some(false), Some(true), Some(false), None, None].into_iter().map(&mut push).collect();
+    let looked: Vec<_> =
+        [Some(false), Some(true), Some(false), None, None].into_iter().map(&mut push).collect();
     assert_eq!(looked, [false, true, false, true, true], "a frame nobody marked is analysed");
     assert_eq!(camera.stat("skipped-still"), 2);
     let warnings = camera.warnings();
@@ -275,7 +303,10 @@ fn a_busy_engine_costs_old_frames_and_never_waits() {
     let passing = begun.elapsed();
     let p50 = camera.element.property::<gst::Structure>("stats").get::<f64>("inference-p50-ms").unwrap();
     if p50 > 0.0 {
-        assert!(passing.as_secs_f64() * 1e3 < p50 * pushed as f64 / 2.0, "frames waited: {passing:?}, {p50} ms each");
+        assert!(
+            passing.as_secs_f64() * 1e3 < p50 * pushed as f64 / 2.0,
+            "frames waited: {passing:?}, {p50} ms each"
+        );
     }
     results.push(camera.feed_until_seen(0));
     for seen in &results {
@@ -412,9 +443,11 @@ fn quality_of_service_events_pass_upstream() {
     let mut camera = Camera::new("grey_a", &[]);
     camera.look(0);
     while camera.harness.try_pull_upstream_event().is_some() {}
-    let event = gst::event::Qos::new(gst::QOSType::Underflow, 2.0, 40_000_000, gst::ClockTime::from_mseconds(40));
+    let event =
+        gst::event::Qos::new(gst::QOSType::Underflow, 2.0, 40_000_000, gst::ClockTime::from_mseconds(40));
     camera.harness.push_upstream_event(event);
-    let passed = std::iter::from_fn(|| camera.harness.try_pull_upstream_event()).any(|e| e.type_() == gst::EventType::Qos);
+    let passed = std::iter::from_fn(|| camera.harness.try_pull_upstream_event())
+        .any(|e| e.type_() == gst::EventType::Qos);
     assert!(passed);
     assert_eq!(camera.class(value_of(3)), Some("a3".into()), "and no frame is dropped for it");
 }

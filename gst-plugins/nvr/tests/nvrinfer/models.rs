@@ -51,7 +51,10 @@ fn a_bad_model_is_one_clear_error_that_names_the_file() {
     let error = start_error(&good, &[("device", "cuda")]).unwrap();
     assert!(error.contains("device cuda is not available") && error.contains("cpu"), "{error}");
     let error = start_error(Path::new("no-such-model"), &[]).unwrap();
-    assert!(error.contains("no-such-model.onnx") && error.contains("nvr-launch models get no-such-model"), "{error}");
+    assert!(
+        error.contains("no-such-model.onnx") && error.contains("nvr-launch models get no-such-model"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -66,7 +69,10 @@ fn a_class_without_a_label_is_an_error_and_not_a_wrong_name() {
     assert_eq!(camera.class(value_of(2)), Some("two".into()));
     assert_eq!(camera.look(value_of(9)), None);
     let warnings = camera.warnings();
-    assert!(matches!(&warnings[..], [one] if one.contains("class 9") && one.contains("3 labels")), "{warnings:?}");
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("class 9") && one.contains("3 labels")),
+        "{warnings:?}"
+    );
 }
 
 /// Deterministic noise (xorshift), so that a failure can be repeated.

@@ -70,8 +70,13 @@ fn results_stay_with_their_camera_in_batches() {
     for (name, prefix) in [("grey_batch", "n"), ("grey_batch4", "f")] {
         for mode in ["sync", "async"] {
             let id = format!("{name}-{mode}");
-            let properties =
-                [("threads", "2"), ("batch-size", "4"), ("batch-timeout", "2"), ("mode", mode), ("model-instance-id", &id)];
+            let properties = [
+                ("threads", "2"),
+                ("batch-size", "4"),
+                ("batch-timeout", "2"),
+                ("mode", mode),
+                ("model-instance-id", &id),
+            ];
             run(name, prefix, &properties, 7, 150);
         }
     }

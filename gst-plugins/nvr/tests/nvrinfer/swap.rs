@@ -18,7 +18,8 @@ fn the_model_changes_between_two_frames_and_a_bad_one_changes_nothing() {
     for mode in ["sync", "async"] {
         let mut camera = Camera::new("grey_a", &[("mode", mode), ("model-instance-id", mode)]);
         camera.message("nvr-model-loaded");
-        let requests: Vec<_> = (0..24).map(|i| [model("grey_b"), broken.clone(), model("grey_a")][i % 3].clone()).collect();
+        let requests: Vec<_> =
+            (0..24).map(|i| [model("grey_b"), broken.clone(), model("grey_a")][i % 3].clone()).collect();
         let mut active = model("grey_a");
         let mut models_seen = std::collections::BTreeSet::new();
         for request in requests {
@@ -52,7 +53,10 @@ fn the_model_changes_between_two_frames_and_a_bad_one_changes_nothing() {
             if request == broken {
                 assert_eq!(answer.as_deref(), Some("nvr-model-error"));
                 let warnings = camera.warnings();
-                assert!(matches!(&warnings[..], [one] if one.contains(&broken) && one.contains(&active)), "{warnings:?}");
+                assert!(
+                    matches!(&warnings[..], [one] if one.contains(&broken) && one.contains(&active)),
+                    "{warnings:?}"
+                );
             } else {
                 assert_eq!(answer.as_deref(), Some("nvr-model-loaded"));
                 active = request;
@@ -80,8 +84,11 @@ fn of_many_requests_the_last_counts_and_each_is_answered() {
     }
     let mut answers = 0;
     while answers < requests {
-        let message = camera.bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Element]).expect("an answer");
-        assert!(["nvr-model-loaded", "nvr-model-error"].contains(&message.structure().unwrap().name().as_str()));
+        let message =
+            camera.bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Element]).expect("an answer");
+        assert!(
+            ["nvr-model-loaded", "nvr-model-error"].contains(&message.structure().unwrap().name().as_str())
+        );
         answers += 1;
     }
     assert_eq!(camera.look(value_of(4)).map(|seen| seen.class), Some(Some("b4".into())));

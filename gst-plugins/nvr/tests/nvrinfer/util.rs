@@ -19,7 +19,11 @@ pub fn init() {
 }
 
 pub fn model(name: &str) -> String {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(format!("{name}.onnx")).display().to_string()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(format!("{name}.onnx"))
+        .display()
+        .to_string()
 }
 
 /// Whether ONNX Runtime is here; says so where it is not.
@@ -87,7 +91,9 @@ fn paint(buffer: &mut gst::BufferRef, info: &VideoInfo, value: u8) {
         let stride = frame.plane_stride()[plane as usize] as usize;
         let (row, rows) = match (info.format(), plane) {
             (VideoFormat::Nv12, 1) => (info.width().div_ceil(2) * 2, info.height().div_ceil(2)),
-            (VideoFormat::I420 | VideoFormat::Yv12, 1 | 2) => (info.width().div_ceil(2), info.height().div_ceil(2)),
+            (VideoFormat::I420 | VideoFormat::Yv12, 1 | 2) => {
+                (info.width().div_ceil(2), info.height().div_ceil(2))
+            }
             (format, _) if planar || format == VideoFormat::Gray8 => (info.width(), info.height()),
             (VideoFormat::Rgb | VideoFormat::Bgr, _) => (info.width() * 3, info.height()),
             _ => (info.width() * 4, info.height()),
@@ -107,7 +113,8 @@ pub fn value_of(class: usize) -> u8 {
 
 pub fn info(format: VideoFormat, width: u32, height: u32) -> VideoInfo {
     let builder = VideoInfo::builder(format, width, height).fps(gst::Fraction::new(25, 1));
-    let yuv = matches!(format, VideoFormat::Nv12 | VideoFormat::I420 | VideoFormat::Yv12 | VideoFormat::Gray8);
+    let yuv =
+        matches!(format, VideoFormat::Nv12 | VideoFormat::I420 | VideoFormat::Yv12 | VideoFormat::Gray8);
     let full = "1:4:7:1".parse().expect("full range BT.601");
     if yuv { builder.colorimetry(&full).build() } else { builder.build() }.expect("video info")
 }
@@ -145,7 +152,10 @@ pub struct Camera {
 impl Camera {
     pub fn element(model_name: &str, properties: &[(&str, &str)]) -> gst::Element {
         init();
-        let element = gst::ElementFactory::make("nvrinfer").property("model", model(model_name)).build().expect("nvrinfer");
+        let element = gst::ElementFactory::make("nvrinfer")
+            .property("model", model(model_name))
+            .build()
+            .expect("nvrinfer");
         for (name, value) in properties {
             element.set_property_from_str(name, value);
         }
@@ -197,7 +207,10 @@ impl Camera {
 
     pub fn stat(&self, name: &str) -> u64 {
         let stats = self.element.property::<gst::Structure>("stats");
-        stats.get::<u64>(name).or_else(|_| stats.get::<u32>(name).map(u64::from)).unwrap_or_else(|_| panic!("{name} in {stats}"))
+        stats
+            .get::<u64>(name)
+            .or_else(|_| stats.get::<u32>(name).map(u64::from))
+            .unwrap_or_else(|_| panic!("{name} in {stats}"))
     }
 
     pub fn element_stat_ms(&self, name: &str) -> f64 {
