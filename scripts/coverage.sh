@@ -27,8 +27,8 @@ if [ ! -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/llvm-cov" ]; then
     fi
 fi
 
-# The launcher and the tests run the code that is measured, they are not what is measured.
+# The launcher, examples and tests run the code that is measured, they are not what is measured.
 # shellcheck disable=SC2086 # FEATURES is a list of words
 exec cargo llvm-cov nextest --workspace --locked ${FEATURES:-} \
-    --ignore-filename-regex '(^|/)(launcher|tests)/' \
+    --ignore-filename-regex '(^|/)(launcher|tests|examples)/|/tests\.rs$' \
     --fail-under-lines "${COVERAGE_MIN:-85}" "$@"

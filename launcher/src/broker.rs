@@ -120,8 +120,9 @@ pub(crate) fn command() -> Command {
 
 pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let port = matches.get_one::<u16>("port").copied().unwrap_or(1883);
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
-        .map_err(Failure::failed)?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
+            .map_err(Failure::failed)?;
     let broker = Broker::start(port)
         .map_err(|error| Failure { code: crate::process::START, message: error.to_string() })?;
     println!("broker on {}", broker.uri());

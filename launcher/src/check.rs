@@ -53,10 +53,8 @@ pub fn check_graph(graph: &Graph) -> Result<(), Problems> {
 fn check_elements(graph: &Graph, section: &Section, template: &Template, collector: &mut Collector) {
     for element in &template.elements {
         let Some(class) = class_of(&element.factory) else {
-            let factories = gst::ElementFactory::factories_with_type(
-                gst::ElementFactoryType::ANY,
-                gst::Rank::NONE,
-            );
+            let factories =
+                gst::ElementFactory::factories_with_type(gst::ElementFactoryType::ANY, gst::Rank::NONE);
             let names: Vec<_> = factories.iter().map(|factory| factory.name().to_string()).collect();
             let hint = hint(&element.factory, names.iter().map(String::as_str));
             collector.add(
@@ -71,9 +69,11 @@ fn check_elements(graph: &Graph, section: &Section, template: &Template, collect
             }
             let line = Some(section.line(assignment.offset));
             let Some(pspec) = class.find_property(&assignment.key) else {
-                let properties: Vec<_> = class.list_properties().iter().map(|p| p.name().to_owned()).collect();
+                let properties: Vec<_> =
+                    class.list_properties().iter().map(|p| p.name().to_owned()).collect();
                 let hint = hint(&assignment.key, properties.iter().map(String::as_str));
-                collector.add(line, format!("{} has no property {:?}{hint}", element.factory, assignment.key));
+                collector
+                    .add(line, format!("{} has no property {:?}{hint}", element.factory, assignment.key));
                 continue;
             };
             check_assignment(graph, element, assignment, &pspec, line, collector);
@@ -108,12 +108,18 @@ fn check_assignment(
             && let Ok(value) = param.parse(text)
             && let Err(message) = convert(pspec, &value)
         {
-            collector.add(line, format!("{}: {message}; the default of {:?} is {text}", element.factory, param.name));
+            collector.add(
+                line,
+                format!("{}: {message}; the default of {:?} is {text}", element.factory, param.name),
+            );
         }
         if let (true, Kind::Enum { values }) = (alone, &param.kind) {
             for value in values {
                 if let Err(message) = convert(pspec, &Value::Text(value.clone())) {
-                    collector.add(line, format!("{}: {message}; {:?} allows {value:?}", element.factory, param.name));
+                    collector.add(
+                        line,
+                        format!("{}: {message}; {:?} allows {value:?}", element.factory, param.name),
+                    );
                 }
             }
         }

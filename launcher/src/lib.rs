@@ -4,6 +4,7 @@
 pub mod broker;
 pub mod check;
 pub mod cli;
+pub mod demo;
 pub mod diagnostics;
 pub mod graph;
 pub mod live;

@@ -26,11 +26,9 @@ pub fn show(instance: &mut Instance, lines: Option<MultiProgress>) {
     match lines {
         Some(lines) => {
             let mut bars: BTreeMap<u32, ProgressBar> = BTreeMap::new();
-            let style = ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-            instance.observe(
-                REFRESH,
-                Box::new(move |snapshot| refresh(snapshot, &lines, &mut bars, &style)),
-            );
+            let style =
+                ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            instance.observe(REFRESH, Box::new(move |snapshot| refresh(snapshot, &lines, &mut bars, &style)));
         }
         None => instance.observe(LOG_PERIOD, Box::new(log)),
     }
@@ -116,7 +114,12 @@ mod tests {
 
     #[test]
     fn a_line_holds_what_is_known() {
-        let mut source = SourceStatus { source_id: 2, name: "Ga\x1bte".into(), state: "playing".into(), ..Default::default() };
+        let mut source = SourceStatus {
+            source_id: 2,
+            name: "Ga\x1bte".into(),
+            state: "playing".into(),
+            ..Default::default()
+        };
         assert_eq!(line(&source).trim_end(), "   2 Gate             playing");
         source.fps = Some(25.0);
         source.analysed_fps = Some(5.04);
@@ -124,6 +127,9 @@ mod tests {
         source.latency_ms = Some(41.4);
         source.dropped = Some(0);
         source.reconnects = 1;
-        assert!(line(&source).ends_with(" 25.0 fps    5.0/s analysed  3 detections  41 ms  0 dropped  1 reconnects"));
+        assert!(
+            line(&source)
+                .ends_with(" 25.0 fps    5.0/s analysed  3 detections  41 ms  0 dropped  1 reconnects")
+        );
     }
 }

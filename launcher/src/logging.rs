@@ -51,14 +51,17 @@ const QUIET: &str = "rumqttd=off,rumqttc=warn,ureq=warn,ureq_proto=warn,rustls=w
 /// # Errors
 /// `level` is neither.
 pub fn init(format: Format, level: &str, status: Option<MultiProgress>) -> Result<(), String> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{level}"))
-        .map_err(|error| format!("log level {level:?} is none of error, warn, info, debug, trace, nor a filter: {error}"))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|error| {
+        format!("log level {level:?} is none of error, warn, info, debug, trace, nor a filter: {error}")
+    })?;
     let writer = Above(status);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second call, as tests make it, keeps the first.
     let _ = match format {
         Format::Text => builder.with_target(false).with_ansi(io::stderr().is_terminal()).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_target(false).with_current_span(false).try_init(),
+        Format::Json => {
+            builder.json().flatten_event(true).with_target(false).with_current_span(false).try_init()
+        }
     };
     forward_gstreamer();
     Ok(())

@@ -1,10 +1,6 @@
 //! What concerns the process as a whole: exit codes, signals, the allocator.
 
-use std::{
-    process::exit,
-    thread,
-    time::Duration,
-};
+use std::{process::exit, thread, time::Duration};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},

@@ -40,7 +40,10 @@ mod tests {
             ("rtsp://admin:secret@cam/1", "rtsp://***@cam/1"),
             ("rtsp://admin:p@ss@cam:554/1", "rtsp://***@cam:554/1"),
             ("mqtts://user@broker", "mqtts://***@broker"),
-            ("could not open 'rtsp://a:b@c/d' and http://x:y@z.", "could not open 'rtsp://***@c/d' and http://***@z."),
+            (
+                "could not open 'rtsp://a:b@c/d' and http://x:y@z.",
+                "could not open 'rtsp://***@c/d' and http://***@z.",
+            ),
             ("\"rtsp://a:p\"w'd@cam\"", "\"rtsp://***@cam\""),
             ("rtsp://cam/path@2", "rtsp://cam/path@2"),
             ("nothing: here", "nothing: here"),

@@ -449,7 +449,8 @@ impl Clip {
         let name = self.caps.structure(0).map(|s| s.name().as_str()).unwrap_or_default();
         Ok(match name {
             "video/x-h264" => "rtph264pay config-interval=-1",
-            "video/x-h265" => "rtph265pay config-interval=-1",
+            // Files may say `hev1`, which the payloader does not take.
+            "video/x-h265" => "h265parse ! rtph265pay config-interval=-1",
             "image/jpeg" => "rtpjpegpay",
             other => bail!("{other} cannot be sent over RTSP"),
         })
@@ -559,7 +560,8 @@ impl Feed {
     /// Takes what is due; returns how long until something is.
     fn collect(&mut self, now: Instant, due: &mut Vec<Due>) -> Duration {
         // Before it plays, a media may have a clock and no base time, and thus a running time of days.
-        let running = self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
+        let running =
+            self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
         let Some(running) = running else {
             self.origin = None;
             return Feeds::RETRY;

@@ -60,7 +60,8 @@ impl Site {
     /// # Errors
     /// Unreadable, or wrong: then all problems with their lines.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, SiteError> {
-        let text = fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Ok(Self::parse(&path.display().to_string(), &text, folder, env)?)
     }
@@ -81,7 +82,10 @@ impl Site {
             Err(error) => {
                 let line = error.span().map(|span| line_of(text, span.start));
                 collector.add(line, format!("not valid TOML: {}", error.message()));
-                return Err(collector.finish().err().unwrap_or(Problems { file: file.into(), list: Vec::new() }));
+                return Err(collector
+                    .finish()
+                    .err()
+                    .unwrap_or(Problems { file: file.into(), list: Vec::new() }));
             }
         };
         let mut reader = Reader { text, folder, env, collector };
@@ -100,8 +104,10 @@ impl Site {
                 "cameras" => site.cameras = reader.cameras(item),
                 _ => {
                     let hint = hint(key, known);
-                    let message =
-                        format!("a site file has no key {key:?}; it takes {}{hint}. Parameter values go under [values]", known.join(", "));
+                    let message = format!(
+                        "a site file has no key {key:?}; it takes {}{hint}. Parameter values go under [values]",
+                        known.join(", ")
+                    );
                     reader.add(item, message);
                 }
             }
@@ -129,7 +135,10 @@ impl Reader<'_> {
 
     fn value(&mut self, key: &str, item: &Item) -> Option<SiteValue> {
         let Some(value) = toml_value(item) else {
-            self.add(item, format!("{key:?} must be text, a number, true or false, got {}", item.type_name()));
+            self.add(
+                item,
+                format!("{key:?} must be text, a number, true or false, got {}", item.type_name()),
+            );
             return None;
         };
         let value = match value {
@@ -159,13 +168,19 @@ impl Reader<'_> {
         } else if let Some(array) = item.as_array()
             && array.iter().all(toml_edit::Value::is_inline_table)
         {
-            array.iter().filter_map(|value| value.as_inline_table().map(|table| table as &dyn TableLike)).collect()
+            array
+                .iter()
+                .filter_map(|value| value.as_inline_table().map(|table| table as &dyn TableLike))
+                .collect()
         } else {
             self.add(item, "cameras must be written as [[cameras]] tables");
             return Vec::new();
         };
         if tables.len() > MAX_CAMERAS {
-            self.add(item, format!("{} cameras are too many for one site file; {MAX_CAMERAS} are allowed", tables.len()));
+            self.add(
+                item,
+                format!("{} cameras are too many for one site file; {MAX_CAMERAS} are allowed", tables.len()),
+            );
             return Vec::new();
         }
         let mut cameras: Vec<SiteCamera> = Vec::new();
@@ -217,11 +232,16 @@ fn expand(text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Re
             let fail = |error: std::io::Error| format!("cannot read secret file {}: {error}", path.display());
             let length = fs::metadata(&path).map_err(fail)?.len();
             if length > MAX_SECRET {
-                return Err(format!("secret file {} has {length} bytes; at most {MAX_SECRET} are read", path.display()));
+                return Err(format!(
+                    "secret file {} has {length} bytes; at most {MAX_SECRET} are read",
+                    path.display()
+                ));
             }
             result.push_str(fs::read_to_string(&path).map_err(fail)?.trim_end_matches(['\r', '\n']));
         } else {
-            return Err(format!("\"${{{reference}}}\" is not known here; ${{env:NAME}} and ${{file:/path}} are"));
+            return Err(format!(
+                "\"${{{reference}}}\" is not known here; ${{env:NAME}} and ${{file:/path}} are"
+            ));
         }
         rest = &after[end + 1..];
     }
@@ -269,7 +289,10 @@ mod tests {
             (14, "two cameras have id 1"),
             (15, "name must be text"),
         ] {
-            assert!(lines.iter().any(|(at, message)| *at == line && message.contains(part)), "{line} {part}: {lines:?}");
+            assert!(
+                lines.iter().any(|(at, message)| *at == line && message.contains(part)),
+                "{line} {part}: {lines:?}"
+            );
         }
         assert!(parse("a = ").unwrap_err().to_string().starts_with("site.toml:1: not valid TOML"));
     }

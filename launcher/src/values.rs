@@ -72,8 +72,9 @@ impl Settings {
             ("source_name", Some(camera)) => return Ok(Some(Value::Text(camera.name.clone()))),
             _ => {}
         }
-        let param =
-            graph.param(name).ok_or_else(|| ValueError(format!("there is no parameter {name:?}{}", graph.param_hint(name))))?;
+        let param = graph
+            .param(name)
+            .ok_or_else(|| ValueError(format!("there is no parameter {name:?}{}", graph.param_hint(name))))?;
         let own = camera
             .filter(|_| param.scope == Scope::Camera)
             .and_then(|camera| self.cameras.get(&camera.id))
@@ -158,7 +159,10 @@ impl Plan {
                     Ok(value) => settings.put(None, name, value),
                     Err(error) => errors.push(format!("--{}: {error}", param.flag())),
                 },
-                None => errors.push(format!("--set {name}: there is no such parameter{}", graph.param_hint(name))),
+                None => {
+                    errors
+                        .push(format!("--set {name}: there is no such parameter{}", graph.param_hint(name)));
+                }
             }
         }
         let cameras = cameras(&graph, site, command_line, &mut errors);
@@ -230,7 +234,9 @@ fn site_values(graph: &Graph, site: &Site, settings: &mut Settings, errors: &mut
         let place = format!("{}:{}", site.file, value.line);
         match graph.param(name) {
             Some(param) if camera.is_some() && param.scope != Scope::Camera => {
-                errors.push(format!("{place}: {name} has one value for all cameras; it belongs under [values]"));
+                errors.push(format!(
+                    "{place}: {name} has one value for all cameras; it belongs under [values]"
+                ));
             }
             Some(param) => match param.check(value.value.clone()) {
                 Ok(value) => settings.put(camera, name, value),
@@ -239,7 +245,11 @@ fn site_values(graph: &Graph, site: &Site, settings: &mut Settings, errors: &mut
             // One site file serves several graphs: what another shipped graph knows is no mistake here.
             None if known_elsewhere(name) => {}
             None => {
-                errors.push(format!("{place}: graph {} has no parameter {name:?}{}", graph.name, graph.param_hint(name)));
+                errors.push(format!(
+                    "{place}: graph {} has no parameter {name:?}{}",
+                    graph.name,
+                    graph.param_hint(name)
+                ));
             }
         }
     };
@@ -260,7 +270,12 @@ fn known_elsewhere(name: &str) -> bool {
         })
 }
 
-fn cameras(graph: &Graph, site: Option<&Site>, command_line: &CommandLine, errors: &mut Vec<String>) -> Vec<Camera> {
+fn cameras(
+    graph: &Graph,
+    site: Option<&Site>,
+    command_line: &CommandLine,
+    errors: &mut Vec<String>,
+) -> Vec<Camera> {
     if graph.camera.is_none() {
         if command_line.streams.is_some() {
             errors.push(format!("--streams: graph {} has no cameras", graph.name));
@@ -269,10 +284,10 @@ fn cameras(graph: &Graph, site: Option<&Site>, command_line: &CommandLine, error
     }
     let known = site.map_or(&[][..], |site| &site.cameras);
     let known_name = |id: u32| {
-        known.iter().find(|camera| camera.id == id).map_or_else(|| Camera::new(id), |camera| Camera {
-            id,
-            name: camera.name.clone(),
-        })
+        known
+            .iter()
+            .find(|camera| camera.id == id)
+            .map_or_else(|| Camera::new(id), |camera| Camera { id, name: camera.name.clone() })
     };
     match &command_line.streams {
         Some(streams) => streams.iter().map(|id| known_name(*id)).collect(),
@@ -295,8 +310,10 @@ fn instance_id(
         .unwrap_or_else(|| {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let id = format!("{}-{}", graph.name, host.trim());
-            let clean: String =
-                id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).collect();
+            let clean: String = id
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+                .collect();
             clean.trim_end_matches('-').chars().take(128).collect()
         })
 }
@@ -406,7 +423,9 @@ mod tests {
 
     #[test]
     fn layers_override_each_other_in_the_documented_order() {
-        let site = site("[values]\nkey = \"x\"\nmax_fps = 1\n[[cameras]]\nid = 1\n[[cameras]]\nid = 2\nmax_fps = 2\n");
+        let site = site(
+            "[values]\nkey = \"x\"\nmax_fps = 1\n[[cameras]]\nid = 1\n[[cameras]]\nid = 2\nmax_fps = 2\n",
+        );
         let none = |_: &str| None;
         let env = |name: &str| (name == "NVR_MAX_FPS").then(|| "3".to_owned());
         let plan = Plan::resolve(graph(), None, &none, &command_line(&[("key", "x")])).unwrap();
@@ -425,7 +444,8 @@ mod tests {
 
     #[test]
     fn a_default_may_use_other_parameters() {
-        let line = CommandLine { streams: Some(vec![7]), ..command_line(&[("key", "x"), ("server", "rtsp://a:1")]) };
+        let line =
+            CommandLine { streams: Some(vec![7]), ..command_line(&[("key", "x"), ("server", "rtsp://a:1")]) };
         let plan = Plan::resolve(graph(), None, &|_| None, &line).unwrap();
         assert_eq!(plan.get(Some(&plan.cameras[0]), "uri"), Ok(Some(Value::Text("rtsp://a:1/7".into()))));
     }

@@ -46,7 +46,14 @@ fn help_shows_commands_graphs_and_exit_codes() {
     }
     let (code, out, _) = output(&["processor", "--help"]);
     assert_eq!(code, 0);
-    for part in ["--max-fps <NUMBER>", "[default: 5]", "[from 0 to 1000]", "[live]", "[env: NVR_MAX_FPS]", "--streams"] {
+    for part in [
+        "--max-fps <NUMBER>",
+        "[default: 5]",
+        "[from 0 to 1000]",
+        "[live]",
+        "[env: NVR_MAX_FPS]",
+        "--streams",
+    ] {
         assert!(out.contains(part), "{part}: {out}");
     }
     let (code, out, _) = output(&["list"]);
@@ -157,8 +164,16 @@ launch = "fakesrc ! filesink location=${uri} fakesrc ! filesink location=x${secr
 fn a_picture_of_a_graph_holds_no_password() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "secrets.toml", SECRETS);
-    let (code, out, err) =
-        output(&["graph", &path, "--uri", "rtsp://admin:ge\"heim@camera/1", "--secret", "streng-geheim", "--streams", "0,1"]);
+    let (code, out, err) = output(&[
+        "graph",
+        &path,
+        "--uri",
+        "rtsp://admin:ge\"heim@camera/1",
+        "--secret",
+        "streng-geheim",
+        "--streams",
+        "0,1",
+    ]);
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("digraph") && out.contains("camera_1"), "{out}");
     assert!(!out.contains("heim"), "{out}");
@@ -184,7 +199,7 @@ impl Running {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(part) => return line,
                 Ok(line) => seen.push(line),
-                Err(_) => panic!("no line with {part:?}: {seen:#?}"),
+                Err(error) => panic!("no line with {part:?} ({error}): {seen:#?}"),
             }
         }
     }
@@ -247,10 +262,17 @@ fn models_are_listed_shown_and_removed() {
     fs::write(models.join("gate.onnx"), b"x").unwrap();
     let run = |args: &[&str]| {
         let output = nvr(args).env("NVR_DATA_DIR", folder.path()).output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (code, out, _) = run(&["models"]);
-    assert!(code == 0 && out.contains("yolox-nano") && out.contains("Apache-2.0") && out.contains("gate"), "{out}");
+    assert!(
+        code == 0 && out.contains("yolox-nano") && out.contains("Apache-2.0") && out.contains("gate"),
+        "{out}"
+    );
     let (code, out, _) = run(&["models", "show", "gate"]);
     assert!(code == 0 && out.contains("1 bytes"), "{out}");
     assert_eq!(run(&["models", "remove", "gate"]).0, 0);

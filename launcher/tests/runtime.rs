@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn plan(text: &str, cameras: u32, values: &[(Option<u32>, &str, &str)]) -> Plan {
     gst::init().unwrap();
     let graph = Graph::parse("test.toml", &format!("summary = \"s\"\nkind = \"k\"\n{text}")).unwrap();
-    let mut line = CommandLine { streams: graph.camera.is_some().then(|| (0..cameras).collect()), ..Default::default() };
+    let mut line =
+        CommandLine { streams: graph.camera.is_some().then(|| (0..cameras).collect()), ..Default::default() };
     for (camera, name, value) in values {
         match camera {
             Some(id) => drop(line.camera_values.insert((*id, (*name).into()), (*value).into())),
@@ -88,7 +89,10 @@ fn a_failing_camera_is_rebuilt_and_the_others_go_on_untouched() {
     let others: Vec<_> = [0, 2].map(|id| running.bin(id).unwrap()).to_vec();
     let failed = wait_for("the failure", || running.source(1).filter(|source| source.reconnects >= 1));
     assert_eq!(failed.state, "failed");
-    assert!(failed.error.as_deref().is_some_and(|error| error.contains("Failed after iterations")), "{failed:?}");
+    assert!(
+        failed.error.as_deref().is_some_and(|error| error.contains("Failed after iterations")),
+        "{failed:?}"
+    );
     // One backoff step later it is there again, and fails again.
     wait_for("the second failure", || running.source(1).filter(|source| source.reconnects >= 2));
     for (id, bin) in [0, 2].into_iter().zip(others) {
@@ -158,7 +162,11 @@ fn a_change_that_fails_leaves_everything_as_it_was() {
     let volume = |id| running.element(id, "volume").property::<f64>("volume");
     for (camera, list, part) in [
         (None, changes("volume", Value::Float(11.0)), "volume must be a number from 0 to 10, got 11"),
-        (None, changes("volume", Value::Text("loud".into())), "volume must be a number from 0 to 10, got \"loud\""),
+        (
+            None,
+            changes("volume", Value::Text("loud".into())),
+            "volume must be a number from 0 to 10, got \"loud\"",
+        ),
         (None, changes("volumme", Value::Float(1.0)), "did you mean \"volume\"?"),
         (None, changes("fixed", Value::Bool(false)), "cannot change while the graph runs"),
         (Some(7), changes("volume", Value::Float(1.0)), "there is no camera 7"),
@@ -166,7 +174,10 @@ fn a_change_that_fails_leaves_everything_as_it_was() {
         // The file is missing: the branch does not start with it.
         (
             Some(1),
-            vec![("volume".into(), Value::Float(9.0)), ("location".into(), Value::Text("/nonexistent/file".into()))],
+            vec![
+                ("volume".into(), Value::Float(9.0)),
+                ("location".into(), Value::Text("/nonexistent/file".into())),
+            ],
             "nonexistent",
         ),
     ] {
@@ -227,7 +238,10 @@ launch = "filesrc location=/nonexistent/file ! fakesink"
     assert!(matches!(&error, StartError::Start(message) if message.contains("/nonexistent/file")), "{error}");
     let wrong = "[params.x]\ntype = \"int\"\ndefault = -5\nhelp = \"h\"\n[camera]\nlaunch = \"fakesrc ! queue max-size-buffers=${x} ! fakesink\"\n";
     let error = Running::start(plan(wrong, 1, &[])).err().unwrap();
-    assert!(matches!(&error, StartError::Configuration(message) if message.contains("whole number from 0")), "{error}");
+    assert!(
+        matches!(&error, StartError::Configuration(message) if message.contains("whole number from 0")),
+        "{error}"
+    );
     let unknown = "[camera]\nlaunch = \"fakesrc ! fakesnk\"\n";
     assert!(matches!(Running::start(plan(unknown, 1, &[])), Err(StartError::Configuration(_))));
 }
@@ -236,7 +250,9 @@ launch = "filesrc location=/nonexistent/file ! fakesink"
 fn an_error_outside_the_branches_ends_the_instance() {
     let graph = "[graph]\nlaunch = \"videotestsrc ! identity error-after=3 ! fakesink\"\n";
     let running = Running::start(plan(graph, 0, &[])).unwrap();
-    assert!(matches!(running.thread.join().unwrap(), Outcome::Failed(message) if message.contains("iterations")));
+    assert!(
+        matches!(running.thread.join().unwrap(), Outcome::Failed(message) if message.contains("iterations"))
+    );
 }
 
 #[test]
@@ -272,7 +288,11 @@ fn shape(pipeline: &gst::Pipeline) -> Vec<String> {
         .flatten()
         .map(|element| {
             let sync = element.has_property("sync").then(|| element.property::<bool>("sync"));
-            format!("{} {} {sync:?}", element.factory().map_or("".into(), |f| f.name().to_string()), element.name())
+            format!(
+                "{} {} {sync:?}",
+                element.factory().map_or_else(String::new, |f| f.name().to_string()),
+                element.name()
+            )
         })
         .collect();
     elements.sort();

@@ -1,6 +1,9 @@
 //! `nvr-launch check`: finds everything that is wrong with graph files and site files.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Arg, ArgMatches, Command};
 
@@ -14,20 +17,22 @@ use crate::{
 };
 
 pub(super) fn command() -> Command {
-    Command::new("check").about("Check graph files and site files without starting anything").arg(
-        Arg::new("file")
-            .value_name("FILE")
-            .required(true)
-            .num_args(1..)
-            .help("Graph files, names of shipped graphs, or site files"),
-    )
-    .arg(
-        Arg::new("config")
-            .long("config")
-            .value_name("FILE")
-            .value_parser(clap::value_parser!(PathBuf))
-            .help("Site file to check the graphs with"),
-    )
+    Command::new("check")
+        .about("Check graph files and site files without starting anything")
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .num_args(1..)
+                .help("Graph files, names of shipped graphs, or site files"),
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Site file to check the graphs with"),
+        )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> CommandResult {
@@ -75,6 +80,7 @@ fn is_site_file(file: &str) -> bool {
 fn check_site(path: &Path, graph: Graph) -> Result<(), String> {
     let env = |name: &str| Some(std::env::var(name).unwrap_or_else(|_| "unset".into()));
     let site = Site::load(path, &env).map_err(|error| error.to_string())?;
-    let plan = Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default()).map_err(|error| error.to_string())?;
+    let plan = Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default())
+        .map_err(|error| error.to_string())?;
     Instance::new(plan).and_then(|mut instance| instance.build_all()).map_err(|error| error.to_string())
 }

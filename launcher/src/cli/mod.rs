@@ -4,7 +4,7 @@ mod check;
 mod graph;
 mod run;
 
-use std::{ffi::OsString, process::ExitCode, sync::OnceLock};
+use std::{ffi::OsString, fmt::Display, process::ExitCode, sync::OnceLock};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use gst::glib;
@@ -22,12 +22,13 @@ pub(crate) struct Failure {
     pub message: String,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "they are given to map_err")]
 impl Failure {
-    pub fn usage(message: impl ToString) -> Self {
+    pub fn usage(message: impl Display) -> Self {
         Self { code: process::USAGE, message: message.to_string() }
     }
 
-    pub fn failed(message: impl ToString) -> Self {
+    pub fn failed(message: impl Display) -> Self {
         Self { code: process::FAILED, message: message.to_string() }
     }
 }
@@ -75,16 +76,14 @@ fn command() -> Command {
         .subcommand_required(true)
         .allow_external_subcommands(true)
         .external_subcommand_value_parser(clap::value_parser!(OsString))
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
-                .help("Find everything that is wrong with GRAPH and the options after it, without starting anything"),
-        )
+        .arg(Arg::new("check").long("check").action(ArgAction::SetTrue).help(
+            "Find everything that is wrong with GRAPH and the options after it, without starting anything",
+        ))
         .subcommand(Command::new("list").about("List the shipped graphs"))
         .subcommand(check::command())
         .subcommand(graph::command())
         .subcommand(crate::models::command::command())
+        .subcommand(crate::demo::command())
         .subcommand(crate::broker::command())
 }
 
@@ -96,6 +95,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
         Some(("check", matches)) => Ok(check::run(matches)),
         Some(("graph", matches)) => graph::run(matches),
         Some(("models", matches)) => Ok(crate::models::command::run(matches)),
+        Some(("demo", matches)) => Ok(crate::demo::run(matches)),
         Some(("broker", matches)) => Ok(crate::broker::run(matches)),
         Some((name, matches)) => {
             let args = matches.get_many::<OsString>("").into_iter().flatten().cloned();
@@ -120,12 +120,12 @@ pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
 
 /// GStreamer and the elements that are built in.
 pub(crate) fn init_gstreamer() -> Result<(), Failure> {
-    let fail = |error: &dyn std::fmt::Display| Failure {
+    // A second registration would take the factories away from elements that exist.
+    static REGISTERED: OnceLock<Result<(), glib::BoolError>> = OnceLock::new();
+    let fail = |error: &dyn Display| Failure {
         code: process::START,
         message: format!("GStreamer does not start: {error}"),
     };
-    // A second registration would take the factories away from elements that exist.
-    static REGISTERED: OnceLock<Result<(), glib::BoolError>> = OnceLock::new();
     gst::init().map_err(|error| fail(&error))?;
     REGISTERED.get_or_init(gstnvr::plugin_register_static).clone().map_err(|error| fail(&error))
 }

@@ -1,6 +1,6 @@
 //! `nvr-launch GRAPH`: runs a graph.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
@@ -102,19 +102,21 @@ fn flag(param: &Param) -> Arg {
             })
             .collect();
         if !text.is_empty() && !param.is_secret() {
-            help.push_str(&format!(" [default: {}]", crate::redact::redact(&text)));
+            let _ = write!(help, " [default: {}]", crate::redact::redact(&text));
         }
     }
     match &param.kind {
         Kind::Int { .. } | Kind::Float { .. } => {
             let expected = param.expected();
             if let Some((_, range)) = expected.split_once(" from ") {
-                help.push_str(&format!(" [from {range}]"));
+                let _ = write!(help, " [from {range}]");
             } else if let Some((_, range)) = expected.split_once(" up to ") {
-                help.push_str(&format!(" [up to {range}]"));
+                let _ = write!(help, " [up to {range}]");
             }
         }
-        Kind::Enum { values } => help.push_str(&format!(" [{}]", values.join(", "))),
+        Kind::Enum { values } => {
+            let _ = write!(help, " [{}]", values.join(", "));
+        }
         _ => {}
     }
     if param.required {
@@ -124,7 +126,7 @@ fn flag(param: &Param) -> Arg {
         help.push_str(" [live]");
     }
     if param.kind != Kind::Fragment {
-        help.push_str(&format!(" [env: {}]", param.env()));
+        let _ = write!(help, " [env: {}]", param.env());
     }
     let name = match &param.kind {
         Kind::Int { .. } | Kind::Float { .. } => "NUMBER",
@@ -143,7 +145,11 @@ fn flag(param: &Param) -> Arg {
         .help(help)
         .help_heading(heading)
         .allow_hyphen_values(true);
-    if param.kind == Kind::Bool { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
+    if param.kind == Kind::Bool {
+        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+    } else {
+        arg
+    }
 }
 
 /// A graph and what was said about it.
@@ -170,8 +176,13 @@ pub(crate) fn parse(
     Ok(resolve(graph, &matches, &|name| std::env::var(name).ok()))
 }
 
-fn resolve(graph: Graph, matches: &ArgMatches, env: &dyn Fn(&str) -> Option<String>) -> Result<Invocation, Failure> {
-    let config = matches.get_one::<PathBuf>("config").cloned().or_else(|| env("NVR_CONFIG").map(PathBuf::from));
+fn resolve(
+    graph: Graph,
+    matches: &ArgMatches,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Invocation, Failure> {
+    let config =
+        matches.get_one::<PathBuf>("config").cloned().or_else(|| env("NVR_CONFIG").map(PathBuf::from));
     let site = config.map(|path| Site::load(&path, env)).transpose().map_err(Failure::usage)?;
     let mut command_line = CommandLine {
         values: BTreeMap::new(),
@@ -183,7 +194,9 @@ fn resolve(graph: Graph, matches: &ArgMatches, env: &dyn Fn(&str) -> Option<Stri
             .flatten(),
         instance_id: matches.get_one::<String>("instance-id").cloned(),
     };
-    for (camera, name, value) in matches.get_many::<(Option<u32>, String, String)>("set").into_iter().flatten() {
+    for (camera, name, value) in
+        matches.get_many::<(Option<u32>, String, String)>("set").into_iter().flatten()
+    {
         match camera {
             Some(id) => drop(command_line.camera_values.insert((*id, name.clone()), value.clone())),
             None => drop(command_line.values.insert(name.clone(), value.clone())),
@@ -196,13 +209,19 @@ fn resolve(graph: Graph, matches: &ArgMatches, env: &dyn Fn(&str) -> Option<Stri
             command_line.values.insert(param.name.clone(), text.clone());
         }
     }
-    let format = match matches.get_one::<String>("log-format").cloned().or_else(|| env("NVR_LOG_FORMAT")).as_deref() {
-        None | Some("text") => Format::Text,
-        Some("json") => Format::Json,
-        Some(other) => return Err(Failure::usage(format!("NVR_LOG_FORMAT must be text or json, got {other:?}"))),
-    };
-    let level =
-        matches.get_one::<String>("log-level").cloned().or_else(|| env("NVR_LOG")).unwrap_or_else(|| "info".into());
+    let format =
+        match matches.get_one::<String>("log-format").cloned().or_else(|| env("NVR_LOG_FORMAT")).as_deref() {
+            None | Some("text") => Format::Text,
+            Some("json") => Format::Json,
+            Some(other) => {
+                return Err(Failure::usage(format!("NVR_LOG_FORMAT must be text or json, got {other:?}")));
+            }
+        };
+    let level = matches
+        .get_one::<String>("log-level")
+        .cloned()
+        .or_else(|| env("NVR_LOG"))
+        .unwrap_or_else(|| "info".into());
     let plan = Plan::resolve(graph, site.as_ref(), env, &command_line).map_err(Failure::usage)?;
     Ok(Invocation {
         plan,
@@ -248,8 +267,10 @@ fn start(invocation: Invocation) -> CommandResult {
     // What cannot be built is explained by the check: it knows lines and nearest names.
     let mut instance = Instance::new(invocation.plan)
         .map_err(|error| check_graph(&graph).map_or_else(Failure::usage, |()| start_failure(error)))?;
-    process::stop_on_signals(instance.handle())
-        .map_err(|error| Failure { code: process::START, message: format!("signals cannot be handled: {error}") })?;
+    process::stop_on_signals(instance.handle()).map_err(|error| Failure {
+        code: process::START,
+        message: format!("signals cannot be handled: {error}"),
+    })?;
     live::show(&mut instance, lines);
     instance.start().map_err(|error| match error {
         StartError::Configuration(_) => {

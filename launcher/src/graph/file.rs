@@ -35,9 +35,11 @@ impl Reader<'_> {
     fn unknown_keys(&mut self, table: &dyn TableLike, what: &str, known: &[&str]) {
         for (key, item) in table.iter() {
             if !known.contains(&key) {
-                let line = self.line(table.key(key).and_then(toml_edit::Key::span)).or_else(|| self.item_line(item));
+                let line =
+                    self.line(table.key(key).and_then(toml_edit::Key::span)).or_else(|| self.item_line(item));
                 let hint = hint(key, known.iter().copied());
-                self.collector.add(line, format!("{what} has no key {key:?}; it takes {}{hint}", known.join(", ")));
+                self.collector
+                    .add(line, format!("{what} has no key {key:?}; it takes {}{hint}", known.join(", ")));
             }
         }
     }
@@ -111,10 +113,12 @@ impl Reader<'_> {
         let valid_name = name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !valid_name {
-            self.collector.add(line, format!("parameter name {name:?} must be lower-case letters, digits and '_'"));
+            self.collector
+                .add(line, format!("parameter name {name:?} must be lower-case letters, digits and '_'"));
         }
         if RESERVED.contains(&name) || CAMERA_BUILTINS.contains(&name) || INSTANCE_BUILTINS.contains(&name) {
-            self.collector.add(line, format!("{name:?} is the launcher's own; a parameter needs another name"));
+            self.collector
+                .add(line, format!("{name:?} is the launcher's own; a parameter needs another name"));
         }
         let kind = self.kind(name, table, line)?;
         let scope = match self.string(table, "scope").as_deref() {
@@ -135,7 +139,8 @@ impl Reader<'_> {
             self.collector.add(line, format!("parameter {name:?} is a fragment and cannot be live"));
         }
         if scope == Scope::Camera && kind == Kind::Fragment {
-            self.collector.add(line, format!("parameter {name:?} is a fragment and cannot differ between cameras"));
+            self.collector
+                .add(line, format!("parameter {name:?} is a fragment and cannot differ between cameras"));
         }
         let mut param = Param {
             name: name.into(),
@@ -174,10 +179,13 @@ impl Reader<'_> {
         for key in ["min", "max"] {
             if !takes_range && let Some(item) = table.get(key) {
                 let line = self.item_line(item);
-                self.collector.add(line, format!("{key:?} belongs to int and float parameters, not to {kind}"));
+                self.collector
+                    .add(line, format!("{key:?} belongs to int and float parameters, not to {kind}"));
             }
         }
-        if kind != "enum" && let Some(item) = table.get("values") {
+        if kind != "enum"
+            && let Some(item) = table.get("values")
+        {
             let line = self.item_line(item);
             self.collector.add(line, format!("\"values\" belongs to enum parameters, not to {kind}"));
         }
@@ -193,19 +201,22 @@ impl Reader<'_> {
             },
             "float" => Kind::Float { min: min.unwrap_or(f64::MIN), max: max.unwrap_or(f64::MAX) },
             "enum" => {
-                let values: Option<Vec<String>> = table.get("values").and_then(Item::as_array).and_then(|array| {
-                    array.iter().map(|value| value.as_str().map(str::to_owned)).collect()
-                });
+                let values: Option<Vec<String>> = table
+                    .get("values")
+                    .and_then(Item::as_array)
+                    .and_then(|array| array.iter().map(|value| value.as_str().map(str::to_owned)).collect());
                 let Some(values) = values.filter(|values| !values.is_empty()) else {
                     let line = table.get("values").map_or(line, |item| self.item_line(item));
-                    self.collector.add(line, format!("parameter {name:?} is an enum and needs values = [\"…\", …]"));
+                    self.collector
+                        .add(line, format!("parameter {name:?} is an enum and needs values = [\"…\", …]"));
                     return None;
                 };
                 Kind::Enum { values }
             }
             other => {
                 let hint = hint(other, TYPES);
-                self.collector.add(type_line, format!("type {other:?} is not one of {}{hint}", TYPES.join(", ")));
+                self.collector
+                    .add(type_line, format!("type {other:?} is not one of {}{hint}", TYPES.join(", ")));
                 return None;
             }
         })
@@ -265,8 +276,9 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Graph, Problems> {
     if let Some(item) = root.get("params") {
         if let Some(table) = item.as_table_like() {
             for (name, item) in table.iter() {
-                let line =
-                    reader.line(table.key(name).and_then(toml_edit::Key::span)).or_else(|| reader.item_line(item));
+                let line = reader
+                    .line(table.key(name).and_then(toml_edit::Key::span))
+                    .or_else(|| reader.item_line(item));
                 params.extend(reader.param(name, item, line));
             }
         } else {
@@ -280,7 +292,8 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Graph, Problems> {
     if root.get("camera").is_none() && root.get("graph").is_none() {
         reader.collector.add(None, "there is neither [camera] nor [graph]: nothing would run");
     }
-    let name = std::path::Path::new(file).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
+    let name =
+        std::path::Path::new(file).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
     let graph = Graph { file: file.into(), name, summary, kind, params, camera, shared };
     let mut collector = reader.collector;
     check_defaults(&graph, &mut collector);
@@ -306,7 +319,10 @@ fn check_defaults(graph: &Graph, collector: &mut Collector) {
         for name in &references[param.name.as_str()] {
             graph.check_reference(name, param.scope == Scope::Camera, line, collector);
             if graph.param(name).is_some_and(|other| other.is_secret() && !param.is_secret()) {
-                collector.add(line, format!("parameter {:?} shows the secret {name:?}; make it a secret too", param.name));
+                collector.add(
+                    line,
+                    format!("parameter {:?} shows the secret {name:?}; make it a secret too", param.name),
+                );
             }
         }
         let mut open: Vec<&str> = references[param.name.as_str()].clone();
@@ -333,7 +349,7 @@ fn check_used(graph: &Graph, collector: &mut Collector) {
     for param in &graph.params {
         for piece in param.default.iter().flatten() {
             match piece {
-                Piece::Param(name) => text.push_str(&format!("${{{name}}}")),
+                Piece::Param(name) => text.extend(["${", name, "}"]),
                 Piece::Text(fragment) if param.kind == Kind::Fragment => text.push_str(fragment),
                 Piece::Text(_) => {}
             }

@@ -139,7 +139,10 @@ impl Graph {
                 for error in errors {
                     collector.add(Some(line(error.offset)), error.message);
                 }
-                Err(collector.finish().err().unwrap_or(Problems { file: self.file.clone(), list: Vec::new() }))
+                Err(collector
+                    .finish()
+                    .err()
+                    .unwrap_or(Problems { file: self.file.clone(), list: Vec::new() }))
             }
         }
     }
@@ -161,7 +164,8 @@ impl Graph {
         collector: &mut Collector,
         section: &Section,
     ) {
-        let in_camera = self.camera.as_ref().is_some_and(|camera| std::ptr::eq(camera, section) || camera == section);
+        let in_camera =
+            self.camera.as_ref().is_some_and(|camera| std::ptr::eq(camera, section) || camera == section);
         for (_, assignment) in template.bindings() {
             for name in assignment.params() {
                 self.check_reference(name, in_camera, Some(line(assignment.offset)), collector);
@@ -176,7 +180,9 @@ impl Graph {
         match self.param(name) {
             Some(param) if param.scope == Scope::Camera && !in_camera => collector.add(
                 line,
-                format!("parameter {name:?} has a value per camera and cannot be used where there is no camera"),
+                format!(
+                    "parameter {name:?} has a value per camera and cannot be used where there is no camera"
+                ),
             ),
             Some(_) => {}
             None if CAMERA_BUILTINS.contains(&name) => {

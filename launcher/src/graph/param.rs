@@ -11,10 +11,18 @@ pub enum Kind {
     /// Text that is never shown.
     Secret,
     Uri,
-    Int { min: i64, max: i64 },
-    Float { min: f64, max: f64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
+    Float {
+        min: f64,
+        max: f64,
+    },
     Bool,
-    Enum { values: Vec<String> },
+    Enum {
+        values: Vec<String>,
+    },
     /// Pipeline text. Only files and the command line may give it.
     Fragment,
 }
@@ -147,9 +155,15 @@ impl Param {
         match (&self.kind, value) {
             (Kind::String | Kind::Secret | Kind::Fragment, Value::Text(text)) => Ok(Value::Text(text)),
             (Kind::Uri, Value::Text(text)) => {
-                if url::Url::parse(&text).is_ok() { Ok(Value::Text(text)) } else { Err(wrong()) }
+                if url::Url::parse(&text).is_ok() {
+                    Ok(Value::Text(text))
+                } else {
+                    Err(wrong())
+                }
             }
-            (Kind::Int { min, max }, Value::Int(number)) if (*min..=*max).contains(&number) => Ok(Value::Int(number)),
+            (Kind::Int { min, max }, Value::Int(number)) if (*min..=*max).contains(&number) => {
+                Ok(Value::Int(number))
+            }
             (Kind::Float { min, max }, Value::Float(number)) if number >= *min && number <= *max => {
                 Ok(Value::Float(number))
             }
@@ -178,7 +192,7 @@ impl Param {
     }
 }
 
-fn range<T: PartialEq + fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
+fn range<T: Copy + PartialEq + fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
     match (min == lowest, max == highest) {
         (true, true) => String::new(),
         (false, true) => format!(" from {min} up"),

@@ -29,7 +29,10 @@ fn problems_name_the_line_and_the_nearest_name() {
     );
     let found = problems(&text);
     for (line, part) in [
-        (3, "a graph file has no key \"summry\"; it takes summary, kind, params, camera, graph; did you mean \"summary\"?"),
+        (
+            3,
+            "a graph file has no key \"summry\"; it takes summary, kind, params, camera, graph; did you mean \"summary\"?",
+        ),
         (5, "type \"strng\" is not one of"),
         (7, "min 9 is above max 1"),
         (11, "default: b must be a whole number"),
@@ -43,7 +46,10 @@ fn problems_name_the_line_and_the_nearest_name() {
         (24, "\"min\" belongs to int and float"),
         (27, "[camera] has no key \"lunch\""),
     ] {
-        assert!(found.iter().any(|(at, message)| *at == line && message.contains(part)), "{line} {part}: {found:#?}");
+        assert!(
+            found.iter().any(|(at, message)| *at == line && message.contains(part)),
+            "{line} {part}: {found:#?}"
+        );
     }
 }
 
@@ -62,13 +68,18 @@ fn defaults_may_not_go_in_a_circle_or_leave_their_scope() {
         (11, "only in a camera branch"),
         (18, "shows the secret \"pw\""),
     ] {
-        assert!(found.iter().any(|(at, message)| *at == line && message.contains(part)), "{line} {part}: {found:#?}");
+        assert!(
+            found.iter().any(|(at, message)| *at == line && message.contains(part)),
+            "{line} {part}: {found:#?}"
+        );
     }
 }
 
 #[test]
 fn template_errors_point_into_the_file() {
-    let text = format!("{HEAD}[camera]\nlaunch = \"\"\"\n  fakesrc\n  ! fakesink x=${{sorce_name}} ${{y}}\n\"\"\"\n");
+    let text = format!(
+        "{HEAD}[camera]\nlaunch = \"\"\"\n  fakesrc\n  ! fakesink x=${{sorce_name}} ${{y}}\n\"\"\"\n"
+    );
     let graph = Graph::parse("g.toml", &text).unwrap();
     let section = graph.camera.clone().unwrap();
     let error = graph.template(&section, &Values::new()).unwrap_err();
@@ -76,7 +87,10 @@ fn template_errors_point_into_the_file() {
     let text = text.replace(" ${y}", "");
     let graph = Graph::parse("g.toml", &text).unwrap();
     let error = graph.template(&graph.camera.clone().unwrap(), &Values::new()).unwrap_err();
-    assert_eq!(error.to_string(), "g.toml:6: parameter \"sorce_name\" is not declared; did you mean \"source_name\"?");
+    assert_eq!(
+        error.to_string(),
+        "g.toml:6: parameter \"sorce_name\" is not declared; did you mean \"source_name\"?"
+    );
 }
 
 #[test]

@@ -10,8 +10,8 @@ use clap::{Arg, ArgMatches, Command};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{
-    BUILT_IN, DownloadError, KNOWN, Known, Progress, Request, all_installed, download, facts, facts_path, installed,
-    is_name, model_folders, sha256_of,
+    BUILT_IN, DownloadError, KNOWN, Known, Progress, Request, all_installed, download, facts, facts_path,
+    installed, is_name, model_folders, sha256_of,
 };
 use crate::{
     cli::{CommandResult, Failure},
@@ -74,7 +74,10 @@ fn megabytes(bytes: u64) -> String {
 
 fn list(folders: &[PathBuf]) {
     println!("{:<14} {:>9}  {:<9} {:<11} {:<24} STATE", "NAME", "SIZE", "INPUT", "LICENCE", "ORIGIN");
-    println!("{BUILT_IN:<14} {:>9}  {:<9} {:<11} {:<24} built in, for the demo only", "", "", "as NVR", "this project");
+    println!(
+        "{BUILT_IN:<14} {:>9}  {:<9} {:<11} {:<24} built in, for the demo only",
+        "", "", "as NVR", "this project"
+    );
     for known in KNOWN {
         let state = if installed(folders, known.name).is_some() { "installed" } else { "models get" };
         println!(
@@ -89,7 +92,13 @@ fn list(folders: &[PathBuf]) {
     for (name, path) in all_installed(folders) {
         if KNOWN.iter().all(|known| known.name != name) {
             let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            println!("{name:<14} {:>9}  {:<9} {:<11} {:<24} installed", megabytes(bytes), "", "", path.display());
+            println!(
+                "{name:<14} {:>9}  {:<9} {:<11} {:<24} installed",
+                megabytes(bytes),
+                "",
+                "",
+                path.display()
+            );
         }
     }
 }
@@ -102,7 +111,8 @@ pub(super) fn get(
     sha256: Option<String>,
     name: Option<String>,
 ) -> Result<PathBuf, Failure> {
-    let folder = folders.first().ok_or_else(|| Failure::failed("there is no folder for models: set NVR_DATA_DIR"))?;
+    let folder =
+        folders.first().ok_or_else(|| Failure::failed("there is no folder for models: set NVR_DATA_DIR"))?;
     let is_url = what.starts_with("http://") || what.starts_with("https://");
     let entry = known.iter().find(|known| known.name == what);
     if what == BUILT_IN && entry.is_none() {
@@ -112,7 +122,7 @@ pub(super) fn get(
         let hint = hint(what, known.iter().map(|known| known.name));
         return Err(Failure::usage(format!("{what:?} is no known model, no URL and no file{hint}")));
     }
-    let name = name.map_or_else(|| entry.map_or_else(|| name_of(what), |known| known.name.to_owned()), |name| name);
+    let name = name.unwrap_or_else(|| entry.map_or_else(|| name_of(what), |known| known.name.to_owned()));
     if !is_name(&name) || name == BUILT_IN {
         return Err(Failure::usage(format!(
             "{name:?} cannot be a model's name: letters, digits, '-', '_' and '.', not \"{BUILT_IN}\"; give another with --name"
@@ -126,11 +136,16 @@ pub(super) fn get(
         (Some(known), None) => (known.url, known.sha256.to_owned(), Some(known.bytes)),
         (Some(known), Some(given)) if given == known.sha256 => (known.url, given, Some(known.bytes)),
         (Some(known), Some(_)) => {
-            return Err(Failure::usage(format!("the SHA-256 of {} is {}, not the one given", known.name, known.sha256)));
+            return Err(Failure::usage(format!(
+                "the SHA-256 of {} is {}, not the one given",
+                known.name, known.sha256
+            )));
         }
         (None, Some(given)) => (what, given, None),
         (None, None) => {
-            return Err(Failure::usage("a URL needs --sha256: what comes over the network is used only if it is what was meant"));
+            return Err(Failure::usage(
+                "a URL needs --sha256: what comes over the network is used only if it is what was meant",
+            ));
         }
     };
     if sha256_of(&target).is_ok_and(|(actual, _)| actual == expected) {
@@ -171,7 +186,10 @@ fn copy(source: &Path, target: &Path, sha256: Option<&str>, known: &[Known]) -> 
     };
     let (actual, bytes) = sha256_of(source).map_err(fail(source))?;
     if let Some(expected) = sha256.filter(|expected| *expected != actual) {
-        return Err(Failure::failed(format!("{}: SHA-256 is {actual}, expected {expected}", source.display())));
+        return Err(Failure::failed(format!(
+            "{}: SHA-256 is {actual}, expected {expected}",
+            source.display()
+        )));
     }
     if bytes == 0 {
         return Err(Failure::failed(format!("{}: the file is empty", source.display())));
@@ -222,15 +240,21 @@ fn show(folders: &[PathBuf], name: &str) -> CommandResult {
         return Ok(());
     }
     if let Some(known) = known {
-        println!("name     {}\nurl      {}\nsha256   {}\nsize     {} bytes", known.name, known.url, known.sha256, known.bytes);
+        println!(
+            "name     {}\nurl      {}\nsha256   {}\nsize     {} bytes",
+            known.name, known.url, known.sha256, known.bytes
+        );
         println!("licence  {}\ninput    {}\norigin   {}", known.licence, known.input, known.origin);
     }
     match path {
         Some(path) => {
             println!("file     {}", path.display());
-            let (actual, bytes) = sha256_of(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+            let (actual, bytes) =
+                sha256_of(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
             match known {
-                Some(known) if known.sha256 != actual => println!("         differs from the release: sha256 {actual}, {bytes} bytes"),
+                Some(known) if known.sha256 != actual => {
+                    println!("         differs from the release: sha256 {actual}, {bytes} bytes");
+                }
                 Some(_) => println!("         intact"),
                 None => println!("sha256   {actual}\nsize     {bytes} bytes"),
             }

@@ -1,6 +1,7 @@
 //! Downloads a file: resumes, verifies, and puts it into place in one step.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -42,11 +43,15 @@ pub enum DownloadError {
     Unreachable { url: String, reason: String },
     #[error("{url}: the server answers {status}")]
     Status { url: String, status: u16 },
-    #[error("{url}: the connection was cut after {done} of {total} bytes; run the command again to go on from there")]
+    #[error(
+        "{url}: the connection was cut after {done} of {total} bytes; run the command again to go on from there"
+    )]
     Cut { url: String, done: u64, total: String },
     #[error("{url}: more than {limit} bytes; that is not the file that was asked for")]
     TooLong { url: String, limit: u64 },
-    #[error("{url}: SHA-256 is {actual}, expected {expected}. The file is not the one that was asked for and has been deleted")]
+    #[error(
+        "{url}: SHA-256 is {actual}, expected {expected}. The file is not the one that was asked for and has been deleted"
+    )]
     Hash { url: String, expected: String, actual: String },
     #[error("the disk that holds {} is full", path.display())]
     DiskFull { path: PathBuf },
@@ -64,7 +69,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> DownloadError + '_ {
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DownloadError::DiskFull { path: path.into() },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            DownloadError::DiskFull { path: path.into() }
+        }
         _ => DownloadError::File { path: path.into(), source },
     }
 }
@@ -86,8 +93,14 @@ pub fn sha256_of(path: &Path) -> io::Result<(String, u64)> {
         hasher.update(&buffer[..count]);
         bytes += count as u64;
     }
-    let digits = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((digits, bytes))
+    Ok((hexadecimal(&hasher.finalize()), bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+        text
+    })
 }
 
 /// Downloads a file. What a cut connection leaves stays beside the target as `.part`, and the next attempt, also
@@ -135,10 +148,9 @@ impl Part {
             .open(&path)
             .map_err(file_error(&path))?;
         match file.try_lock() {
-            Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(DownloadError::Busy { path: target.into() }),
             // A file system without locks: go on without.
-            Err(fs::TryLockError::Error(_)) => {}
+            Ok(()) | Err(fs::TryLockError::Error(_)) => {}
         }
         Ok(Self { validator_path: beside(".part.etag"), path, file })
     }
@@ -157,14 +169,12 @@ impl Part {
     /// Begins anew, with the validator of what will come.
     fn restart(&mut self, url: &str, validator: Option<&str>) -> Result<(), DownloadError> {
         self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(file_error(&self.path))?;
-        match validator {
-            Some(validator) => fs::write(&self.validator_path, format!("{}\n{validator}", fingerprint(url)))
-                .map_err(file_error(&self.validator_path)),
-            None => {
-                let _ = fs::remove_file(&self.validator_path);
-                Ok(())
-            }
-        }
+        let Some(validator) = validator else {
+            let _ = fs::remove_file(&self.validator_path);
+            return Ok(());
+        };
+        fs::write(&self.validator_path, format!("{}\n{validator}", fingerprint(url)))
+            .map_err(file_error(&self.validator_path))
     }
 
     fn discard(&self) {
@@ -175,7 +185,7 @@ impl Part {
 
 /// An address that may hold a password does not go to disk.
 fn fingerprint(url: &str) -> String {
-    Sha256::digest(url.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(url.as_bytes()))
 }
 
 struct Transfer<'a> {
@@ -198,7 +208,8 @@ impl Transfer<'_> {
                     let gained = self.part.length()? > before;
                     useless = if gained { 0 } else { useless + 1 };
                     // Whether there is a network at all is known after the first attempt.
-                    let hopeless = matches!(error, DownloadError::Unreachable { .. }) && before == 0 && !gained;
+                    let hopeless =
+                        matches!(error, DownloadError::Unreachable { .. }) && before == 0 && !gained;
                     if useless >= ATTEMPTS || hopeless {
                         return Err(error);
                     }

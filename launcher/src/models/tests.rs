@@ -7,8 +7,6 @@ use std::{
     thread,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::*;
 
 /// What the server does with one request.
@@ -64,13 +62,20 @@ fn read_request(stream: &TcpStream) -> String {
 }
 
 fn answer_one(mut stream: TcpStream, body: &[u8], request: &str, answer: &Answer) -> std::io::Result<()> {
-    let asked: Option<usize> = request.lines().find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok());
-    let matches = request.lines().find_map(|line| line.strip_prefix("if-range: ")).is_none_or(|etag| etag == ETAG);
-    let start = asked.filter(|start| matches && *start < body.len() && !matches!(answer, Answer::IgnoreRange)).unwrap_or(0);
+    let asked: Option<usize> =
+        request.lines().find_map(|line| line.strip_prefix("range: bytes=")?.strip_suffix('-')?.parse().ok());
+    let matches =
+        request.lines().find_map(|line| line.strip_prefix("if-range: ")).is_none_or(|etag| etag == ETAG);
+    let start = asked
+        .filter(|start| matches && *start < body.len() && !matches!(answer, Answer::IgnoreRange))
+        .unwrap_or(0);
     let rest = &body[start..];
     match answer {
         Answer::Redirect(to) => {
-            return write!(stream, "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
         }
         Answer::Status(code) => {
             return write!(stream, "HTTP/1.1 {code} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -85,7 +90,12 @@ fn answer_one(mut stream: TcpStream, body: &[u8], request: &str, answer: &Answer
         _ => {}
     }
     if start > 0 {
-        write!(stream, "HTTP/1.1 206 Partial\r\nContent-Range: bytes {start}-{}/{}\r\n", body.len() - 1, body.len())?;
+        write!(
+            stream,
+            "HTTP/1.1 206 Partial\r\nContent-Range: bytes {start}-{}/{}\r\n",
+            body.len() - 1,
+            body.len()
+        )?;
     } else {
         write!(stream, "HTTP/1.1 200 OK\r\n")?;
     }
@@ -112,7 +122,9 @@ impl Progress for Notes {
 
 fn model() -> (Vec<u8>, String) {
     let body: Vec<u8> = (0..200_000_u32).map(|i| (i * 31 % 251) as u8).collect();
-    let hash = Sha256::digest(&body).iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &body).unwrap();
+    let (hash, _) = sha256_of(file.path()).unwrap();
     (body, hash)
 }
 
@@ -127,7 +139,12 @@ fn case(url: &str, sha256: &str, bytes: Option<u64>) -> Case {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("models/yolo.onnx");
     let (sender, notes) = mpsc::channel();
-    Case { request: Request { url: url.into(), sha256: sha256.into(), bytes, target }, folder, notes, progress: Notes(sender) }
+    Case {
+        request: Request { url: url.into(), sha256: sha256.into(), bytes, target },
+        folder,
+        notes,
+        progress: Notes(sender),
+    }
 }
 
 impl Case {
@@ -166,17 +183,32 @@ fn a_cut_connection_is_taken_up_where_it_ended() {
     assert_eq!(fs::read(&case.request.target).unwrap(), body);
     let requests = server.requests.lock().unwrap().clone();
     assert!(!requests[0].contains("range:"), "{requests:?}");
-    assert!(requests[1].contains("range: bytes=") && requests[1].contains("if-range: \"v1\""), "{requests:?}");
+    assert!(
+        requests[1].contains("range: bytes=") && requests[1].contains("if-range: \"v1\""),
+        "{requests:?}"
+    );
     assert!(case.notes.try_iter().any(|note| note.contains("going on after")));
 }
 
 #[test]
 fn a_later_process_goes_on_too() {
     let (body, hash) = model();
-    let server = serve(body.clone(), vec![Answer::CutAfter(70_000), Answer::CutAfter(0), Answer::CutAfter(0), Answer::CutAfter(0), Answer::Good]);
+    let server = serve(
+        body.clone(),
+        vec![
+            Answer::CutAfter(70_000),
+            Answer::CutAfter(0),
+            Answer::CutAfter(0),
+            Answer::CutAfter(0),
+            Answer::Good,
+        ],
+    );
     let case = case(&server.url, &hash, None);
     let message = case.run().unwrap_err().to_string();
-    assert!(message.contains("cut after") && message.contains("of 200000 bytes") && message.contains("again"), "{message}");
+    assert!(
+        message.contains("cut after") && message.contains("of 200000 bytes") && message.contains("again"),
+        "{message}"
+    );
     assert_eq!(case.files(), ["yolo.onnx.part", "yolo.onnx.part.etag"]);
     case.run().unwrap();
     assert_eq!(fs::read(&case.request.target).unwrap(), body);
@@ -233,6 +265,14 @@ fn no_network_and_no_room_are_said_plainly() {
 }
 
 #[test]
+fn hashes_are_sha_256() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "abc").unwrap();
+    let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(sha256_of(file.path()).unwrap(), (expected.to_owned(), 3));
+}
+
+#[test]
 fn known_models_are_well_formed() {
     for known in KNOWN {
         assert!(is_name(known.name) && known.name != BUILT_IN);
@@ -276,7 +316,12 @@ fn get_installs_by_name_url_and_file() {
     let text = file.to_str().unwrap();
     let path = command::get(&folders, &known, text, Some(hash), Some("gate".into())).unwrap();
     assert_eq!(fs::read(path).unwrap(), body);
-    assert!(command::get(&folders, &known, text, Some("0".repeat(64)), None).unwrap_err().message.contains("expected"));
+    assert!(
+        command::get(&folders, &known, text, Some("0".repeat(64)), None)
+            .unwrap_err()
+            .message
+            .contains("expected")
+    );
     assert!(command::get(&folders, &known, text, None, Some("../x".into())).is_err());
     let unknown = command::get(&folders, &known, "yolox-nan", None, None).unwrap_err();
     assert!(unknown.message.contains("did you mean \"yolox-nano\"?"), "{}", unknown.message);

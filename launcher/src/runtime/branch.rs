@@ -27,9 +27,13 @@ pub(super) struct Parts {
 pub(super) enum Phase {
     Running(Parts),
     /// Being torn down by a worker; then built again after the time given, or forgotten.
-    Stopping { retry_after: Option<Duration> },
+    Stopping {
+        retry_after: Option<Duration>,
+    },
     /// Built again at this time.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
 }
 
 /// One camera, whether its elements exist or not.
@@ -111,7 +115,12 @@ pub(super) fn set_values(
 fn find(bin: &gst::Bin, element: &Element) -> Result<gst::Element, String> {
     bin.by_name(&element.name)
         .filter(|found| found.factory().is_some_and(|factory| factory.name() == element.factory))
-        .ok_or_else(|| format!("the pipeline was not understood as it was written: {} is not where it should be", element.name))
+        .ok_or_else(|| {
+            format!(
+                "the pipeline was not understood as it was written: {} is not where it should be",
+                element.name
+            )
+        })
 }
 
 fn pspec(target: &gst::Element, element: &Element, key: &str) -> Result<glib::ParamSpec, String> {
@@ -148,7 +157,8 @@ pub(super) fn plan_update(
     let mut changes = Vec::new();
     let mut rebuild = false;
     for (element, assignment) in template.bindings() {
-        let value = |plan: &Plan| compose(assignment, &|name| plan.get(camera, name).map_err(|error| error.0));
+        let value =
+            |plan: &Plan| compose(assignment, &|name| plan.get(camera, name).map_err(|error| error.0));
         let (before, after) = (value(old)?, value(new)?);
         if before == after {
             continue;
@@ -156,9 +166,8 @@ pub(super) fn plan_update(
         let target = find(bin, element)?;
         let pspec = pspec(&target, element, &assignment.key)?;
         let new = match after {
-            Some(value) => {
-                convert(&pspec, &value).map_err(|message| format!("{} ({}): {message}", element.name, element.factory))?
-            }
+            Some(value) => convert(&pspec, &value)
+                .map_err(|message| format!("{} ({}): {message}", element.name, element.factory))?,
             None => pspec.default_value().clone(),
         };
         if changes_while_playing(&pspec) {
@@ -203,7 +212,12 @@ pub(super) fn attach(pipeline: &gst::Pipeline, bin: gst::Bin, links: &[SharedLin
     Ok(parts)
 }
 
-fn attach_link(pipeline: &gst::Pipeline, parts: &mut Parts, index: usize, link: &SharedLink) -> Result<(), String> {
+fn attach_link(
+    pipeline: &gst::Pipeline,
+    parts: &mut Parts,
+    index: usize,
+    link: &SharedLink,
+) -> Result<(), String> {
     let from = parts.bin.by_name(&link.from).ok_or_else(|| format!("there is no element {:?}", link.from))?;
     let source = from.src_pads().into_iter().find(|pad| !pad.is_linked()).ok_or_else(|| {
         format!("{} has no free pad for the link to {:?}; put a queue between them", link.from, link.to)
@@ -217,20 +231,20 @@ fn attach_link(pipeline: &gst::Pipeline, parts: &mut Parts, index: usize, link: 
     parts.bin.add_pad(&ghost).map_err(|error| error.to_string())?;
     let shared =
         pipeline.by_name(&link.to).ok_or_else(|| format!("[graph] has no element named {:?}", link.to))?;
-    let (sink, requested) = match &link.pad {
-        Some(name) => match shared.static_pad(name) {
+    let (sink, requested) = if let Some(name) = &link.pad {
+        match shared.static_pad(name) {
             Some(pad) => (Some(pad), false),
             None => (shared.request_pad_simple(name), true),
-        },
-        None => {
-            let before = shared.sink_pads();
-            let pad = shared.compatible_pad(&ghost, None);
-            let requested = pad.as_ref().is_some_and(|pad| !before.contains(pad));
-            (pad, requested)
         }
+    } else {
+        let before = shared.sink_pads();
+        let pad = shared.compatible_pad(&ghost, None);
+        let requested = pad.as_ref().is_some_and(|pad| !before.contains(pad));
+        (pad, requested)
     };
     let sink = sink.ok_or_else(|| format!("{} has no pad that fits {}", link.to, link.from))?;
-    let linked = ghost.link(&sink).map_err(|error| format!("{} cannot be linked to {}: {error}", link.from, link.to));
+    let linked =
+        ghost.link(&sink).map_err(|error| format!("{} cannot be linked to {}: {error}", link.from, link.to));
     parts.links.push((shared, sink, requested));
     linked.map(drop)
 }

@@ -96,22 +96,28 @@ impl Instance {
     pub fn new(plan: Plan) -> Result<Self, StartError> {
         let wrong = |error: crate::diagnostics::Problems| StartError::Configuration(error.to_string());
         let fragments = plan.fragments();
-        let shared = plan.graph.shared.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
-        let template = plan.graph.camera.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
+        let shared =
+            plan.graph.shared.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
+        let template =
+            plan.graph.camera.as_ref().map(|section| plan.graph.template(section, &fragments)).transpose();
         let (shared, template) = (shared.map_err(wrong)?, template.map_err(wrong)?);
         let pipeline = match &shared {
             Some(shared) => {
-                let pipeline = super::parse_pipeline(&shared.description, &plan.graph.name)
-                    .map_err(|message| StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file)))?;
-                branch::set_values(pipeline.upcast_ref(), shared, &plan, None)
-                    .map_err(|message| StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file)))?;
+                let pipeline =
+                    super::parse_pipeline(&shared.description, &plan.graph.name).map_err(|message| {
+                        StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file))
+                    })?;
+                branch::set_values(pipeline.upcast_ref(), shared, &plan, None).map_err(|message| {
+                    StartError::Configuration(format!("{}: [graph]: {message}", plan.graph.file))
+                })?;
                 pipeline
             }
             None => gst::Pipeline::with_name(&plan.graph.name),
         };
         // No camera's branch may become the clock of the others: it can leave at any time.
         pipeline.use_clock(Some(&gst::SystemClock::obtain()));
-        let bus = pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
+        let bus =
+            pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
         let (handle, requests) = Handle::new(&bus);
         Ok(Self {
             plan,
@@ -172,7 +178,7 @@ impl Instance {
             "starting"
         );
         if self.pipeline.set_state(gst::State::Playing).is_err() {
-            let message = self.error_from(self.pipeline.clone().upcast_ref());
+            let message = self.first_error_of(self.pipeline.clone().upcast_ref());
             let _ = self.pipeline.set_state(gst::State::Null);
             return Err(StartError::Start(message));
         }
@@ -206,7 +212,9 @@ impl Instance {
     pub fn run(&mut self) -> Outcome {
         let outcome = loop {
             let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            if let Some(outcome) = self.next_message(timeout).and_then(|message| self.handle_message(&message)) {
+            if let Some(outcome) =
+                self.next_message(timeout).and_then(|message| self.handle_message(&message))
+            {
                 break outcome;
             }
             while let Ok(request) = self.requests.try_recv() {
@@ -224,8 +232,12 @@ impl Instance {
         self.shut_down();
         self.bus.set_flushing(true);
         match &outcome {
-            Outcome::Finished => info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped"),
-            Outcome::Failed(message) => error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}"),
+            Outcome::Finished => {
+                info!(event = "instance.stopped", instance_id = self.plan.instance_id, "stopped");
+            }
+            Outcome::Failed(message) => {
+                error!(event = "instance.failed", instance_id = self.plan.instance_id, "{message}");
+            }
         }
         outcome
     }
@@ -242,7 +254,8 @@ impl Instance {
         if let Some(message) = self.pending.pop_front() {
             return Some(message);
         }
-        let timeout = timeout.map(|wait| gst::ClockTime::from_nseconds(wait.as_nanos().min(u64::MAX as u128 - 1) as u64));
+        let timeout = timeout
+            .map(|wait| gst::ClockTime::from_nseconds(wait.as_nanos().min(u64::MAX as u128 - 1) as u64));
         self.bus.timed_pop_filtered(timeout, &MESSAGES)
     }
 
@@ -252,7 +265,7 @@ impl Instance {
                 let text = error_text(error);
                 match self.owner(message) {
                     Some(id) => self.retry_later(id, &text),
-                    None if self.from_live_tree(message) => return Some(Outcome::Failed(text)),
+                    None if self.is_in_pipeline(message) => return Some(Outcome::Failed(text)),
                     // From a branch that is being torn down.
                     None => debug!(error = text, "late error"),
                 }
@@ -260,9 +273,10 @@ impl Instance {
             gst::MessageView::Warning(warning) => {
                 let text = redact(warning.error().message()).into_owned();
                 let debug_text = warning.debug().map(|text| redact(&text).into_owned());
-                match self.owner(message) {
-                    Some(id) => warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}"),
-                    None => warn!(event = "instance.warning", detail = debug_text, "{text}"),
+                if let Some(id) = self.owner(message) {
+                    warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}");
+                } else {
+                    warn!(event = "instance.warning", detail = debug_text, "{text}");
                 }
             }
             gst::MessageView::Eos(_) => {
@@ -285,7 +299,8 @@ impl Instance {
             gst::MessageView::Application(application) => {
                 let structure = application.structure()?;
                 if structure.name() == STOPPED
-                    && let (Ok(id), Ok(generation)) = (structure.get::<u32>("id"), structure.get::<u64>("generation"))
+                    && let (Ok(id), Ok(generation)) =
+                        (structure.get::<u32>("id"), structure.get::<u64>("generation"))
                 {
                     self.branch_stopped(id, generation);
                 } else if structure.name() != WAKE {
@@ -304,13 +319,16 @@ impl Instance {
             "nvr-source-state" => {
                 let Some(state) = field("state") else { return };
                 let reason = field("reason").or_else(|| field("message")).filter(|reason| !reason.is_empty());
-                let name = self.branches.get(&id).map(|branch| branch.camera.name.clone()).unwrap_or_default();
+                let name =
+                    self.branches.get(&id).map(|branch| branch.camera.name.clone()).unwrap_or_default();
                 let event = format!("source.{state}");
                 match (state.as_str(), reason) {
                     ("connecting" | "playing", _) => {
                         info!(event, source_id = id, name, "camera {id} is {state}");
                     }
-                    (_, Some(reason)) => warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}"),
+                    (_, Some(reason)) => {
+                        warn!(event, source_id = id, name, reason, "camera {id} is {state}: {reason}");
+                    }
                     (_, None) => warn!(event, source_id = id, name, "camera {id} is {state}"),
                 }
                 if let Some(branch) = self.branches.get_mut(&id) {
@@ -321,7 +339,13 @@ impl Instance {
                 }
             }
             "nvr-model-loaded" => {
-                info!(event = "model.loaded", source_id = id, model = field("model"), device = field("device"), "model loaded");
+                info!(
+                    event = "model.loaded",
+                    source_id = id,
+                    model = field("model"),
+                    device = field("device"),
+                    "model loaded"
+                );
             }
             "nvr-model-error" => {
                 let reason = field("error").or_else(|| field("message")).unwrap_or_default();
@@ -341,16 +365,18 @@ impl Instance {
     }
 
     /// Whether the sender is (still) part of the pipeline.
-    fn from_live_tree(&self, message: &gst::Message) -> bool {
+    fn is_in_pipeline(&self, message: &gst::Message) -> bool {
         message.src().is_some_and(|source| is_inside(source, self.pipeline.upcast_ref()))
     }
 
     /// The text of the first error that `root` or something in it has posted. Other messages wait.
-    fn error_from(&mut self, root: &gst::Object) -> String {
+    fn first_error_of(&mut self, root: &gst::Object) -> String {
         let mut found = None;
         while let Some(message) = self.bus.pop_filtered(&MESSAGES) {
             match message.view() {
-                gst::MessageView::Error(error) if message.src().is_some_and(|source| is_inside(source, root)) => {
+                gst::MessageView::Error(error)
+                    if message.src().is_some_and(|source| is_inside(source, root)) =>
+                {
                     found.get_or_insert_with(|| error_text(error));
                 }
                 _ => self.pending.push_back(message),
@@ -376,7 +402,7 @@ impl Instance {
         let camera = self.branches.get(&id).ok_or_else(|| unknown(id))?.camera.clone();
         let parts = self.build(&camera)?;
         if parts.bin.sync_state_with_parent().is_err() {
-            let message = self.error_from(parts.bin.clone().upcast_ref());
+            let message = self.first_error_of(parts.bin.clone().upcast_ref());
             branch::detach(&self.pipeline, &parts);
             let _ = parts.bin.set_state(gst::State::Null);
             return Err(message);
@@ -415,7 +441,8 @@ impl Instance {
     fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         let generation = branch.generation;
-        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after }) else {
+        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after })
+        else {
             return;
         };
         branch::detach(&self.pipeline, &parts);
@@ -434,7 +461,9 @@ impl Instance {
     }
 
     fn branch_stopped(&mut self, id: u32, generation: u64) {
-        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.generation == generation) else { return };
+        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.generation == generation) else {
+            return;
+        };
         let Phase::Stopping { retry_after } = branch.phase else { return };
         match retry_after {
             Some(delay) => branch.phase = Phase::Waiting { until: Instant::now() + delay },
@@ -574,7 +603,8 @@ impl Instance {
         if let Some(id) = id.filter(|id| !self.branches.contains_key(id)) {
             return Err(unknown(id));
         }
-        let ids: Vec<u32> = self.branches.keys().copied().filter(|other| id.is_none_or(|id| id == *other)).collect();
+        let ids: Vec<u32> =
+            self.branches.keys().copied().filter(|other| id.is_none_or(|id| id == *other)).collect();
         for id in ids {
             match self.branches.get_mut(&id).map(|branch| &mut branch.phase) {
                 Some(Phase::Running(_)) => self.take_down(id, Some(Duration::ZERO)),

@@ -16,8 +16,9 @@ pub use status::{Snapshot, SourceStatus};
 pub(crate) fn parse(description: &str, name: &str) -> Result<gst::Bin, String> {
     let mut context = gst::ParseContext::new();
     let flags = gst::ParseFlags::FATAL_ERRORS | gst::ParseFlags::NO_SINGLE_ELEMENT_BINS;
-    let element = gst::parse::bin_from_description_with_name_full(description, false, name, Some(&mut context), flags)
-        .map_err(|error| explain(&error, &context))?;
+    let element =
+        gst::parse::bin_from_description_with_name_full(description, false, name, Some(&mut context), flags)
+            .map_err(|error| explain(&error, &context))?;
     match element.downcast::<gst::Bin>() {
         Ok(bin) => Ok(bin),
         Err(element) => {

@@ -44,7 +44,8 @@ pub(crate) fn refuse(pspec: &glib::ParamSpec) -> Option<String> {
         || type_ == gst::Caps::static_type()
         || type_ == gst::Array::static_type()
         || type_ == Vec::<String>::static_type();
-    (!simple).then(|| format!("property {:?} holds a {}, which no parameter can give", pspec.name(), type_.name()))
+    (!simple)
+        .then(|| format!("property {:?} holds a {}, which no parameter can give", pspec.name(), type_.name()))
 }
 
 /// Whether a parameter can feed this property at all, whatever its value.
@@ -76,7 +77,12 @@ pub(crate) fn check_kind(pspec: &glib::ParamSpec, param: &Param, alone: bool) ->
     if fits {
         return Ok(());
     }
-    Err(format!("property {:?} takes {takes}; parameter {:?} gives {}", pspec.name(), param.name, param.expected()))
+    Err(format!(
+        "property {:?} takes {takes}; parameter {:?} gives {}",
+        pspec.name(),
+        param.name,
+        param.expected()
+    ))
 }
 
 fn is_number(type_: glib::Type) -> bool {
@@ -99,8 +105,13 @@ fn is_number(type_: glib::Type) -> bool {
 pub(crate) fn takes(pspec: &glib::ParamSpec) -> String {
     let type_ = pspec.value_type();
     if let Some((min, max)) = limits(pspec) {
-        let kind = if matches!(type_, glib::Type::F32 | glib::Type::F64) { "a number" } else { "a whole number" };
-        return if min <= -1e300 || max >= 1e300 { kind.into() } else { format!("{kind} from {min} to {max}") };
+        let kind =
+            if matches!(type_, glib::Type::F32 | glib::Type::F64) { "a number" } else { "a whole number" };
+        return if min <= -1e300 || max >= 1e300 {
+            kind.into()
+        } else {
+            format!("{kind} from {min} to {max}")
+        };
     }
     if type_ == glib::Type::BOOL {
         return "true or false".into();
@@ -122,8 +133,16 @@ fn limits(pspec: &glib::ParamSpec) -> Option<(f64, f64)> {
         };
     }
     first_of!(
-        ParamSpecChar, ParamSpecUChar, ParamSpecInt, ParamSpecUInt, ParamSpecLong, ParamSpecULong, ParamSpecInt64,
-        ParamSpecUInt64, ParamSpecFloat, ParamSpecDouble
+        ParamSpecChar,
+        ParamSpecUChar,
+        ParamSpecInt,
+        ParamSpecUInt,
+        ParamSpecLong,
+        ParamSpecULong,
+        ParamSpecInt64,
+        ParamSpecUInt64,
+        ParamSpecFloat,
+        ParamSpecDouble
     );
     None
 }
@@ -145,8 +164,9 @@ pub(crate) fn compose(
         match piece {
             Piece::Text(part) => text.push_str(part),
             Piece::Param(name) => {
-                let value = value_of(name)?
-                    .ok_or_else(|| format!("parameter {name:?} has no value and is part of {:?}", assignment.key))?;
+                let value = value_of(name)?.ok_or_else(|| {
+                    format!("parameter {name:?} has no value and is part of {:?}", assignment.key)
+                })?;
                 text.push_str(&value.to_string());
             }
         }

@@ -65,7 +65,9 @@ pub(super) fn source_status(branch: &Branch) -> SourceStatus {
         if !factory.name().starts_with("nvr") || !has_stats {
             continue;
         }
-        let Ok(Some(stats)) = element.property_value("stats").get::<Option<gst::Structure>>() else { continue };
+        let Ok(Some(stats)) = element.property_value("stats").get::<Option<gst::Structure>>() else {
+            continue;
+        };
         let count = |name: &str| number(&stats, name).map(|count| count.max(0.0) as u64);
         match factory.name().as_str() {
             "nvrsrc" => {

@@ -125,7 +125,8 @@ impl Template {
                     current = Some(elements.len() - 1);
                 }
                 TokenKind::Assignment { key, value } => {
-                    let assignment = Assignment { key: key.clone(), value: value.clone(), offset: token.start };
+                    let assignment =
+                        Assignment { key: key.clone(), value: value.clone(), offset: token.start };
                     let has_params = assignment.params().next().is_some();
                     let Some(index) = current else {
                         errors.push(TemplateError::new(
@@ -162,7 +163,9 @@ impl Template {
                     }
                     elements[index].assignments.push(assignment);
                 }
-                TokenKind::Open | TokenKind::Close | TokenKind::Caps | TokenKind::Reference { .. } => current = None,
+                TokenKind::Open | TokenKind::Close | TokenKind::Caps | TokenKind::Reference { .. } => {
+                    current = None;
+                }
                 TokenKind::Link => {}
             }
         }
@@ -200,7 +203,10 @@ fn name_elements(elements: &mut [Element], errors: &mut Vec<TemplateError>) {
     let mut taken = BTreeSet::new();
     for element in elements.iter().filter(|element| !element.name.is_empty()) {
         if !taken.insert(element.name.clone()) {
-            errors.push(TemplateError::new(element.offset, format!("two elements are named {:?}", element.name)));
+            errors.push(TemplateError::new(
+                element.offset,
+                format!("two elements are named {:?}", element.name),
+            ));
         }
     }
     for element in elements.iter_mut().filter(|element| element.name.is_empty()) {
@@ -272,7 +278,8 @@ fn rewrite(launch: &str, cuts: &[(usize, usize)], names: &[(usize, &str)]) -> St
         Skip(usize),
         Insert(&'a str),
     }
-    let mut edits: Vec<(usize, Edit<'_>)> = cuts.iter().map(|(start, end)| (*start, Edit::Skip(*end))).collect();
+    let mut edits: Vec<(usize, Edit<'_>)> =
+        cuts.iter().map(|(start, end)| (*start, Edit::Skip(*end))).collect();
     edits.extend(names.iter().map(|(at, name)| (*at, Edit::Insert(name))));
     edits.sort_by_key(|(at, _)| *at);
     let mut text = String::with_capacity(launch.len() + 32 * names.len());

@@ -11,9 +11,15 @@ pub(super) enum TokenKind {
     Open,
     Close,
     Element(String),
-    Assignment { key: String, value: Vec<Piece> },
+    Assignment {
+        key: String,
+        value: Vec<Piece>,
+    },
     /// `name.` or `name.pad`
-    Reference { name: String, pad: Option<String> },
+    Reference {
+        name: String,
+        pad: Option<String>,
+    },
     /// A caps filter, up to the next `!`.
     Caps,
 }
@@ -83,7 +89,10 @@ impl<'a> Scanner<'a> {
                 self.position += index + quote.map_or(0, char::len_utf8);
                 let after_quote = self.peek().filter(|c| quote.is_some() && !c.is_whitespace() && *c != '!');
                 if let Some(c) = after_quote {
-                    return Err(self.error(self.position, format!("a space is missing between the closing quote and {c:?}")));
+                    return Err(self.error(
+                        self.position,
+                        format!("a space is missing between the closing quote and {c:?}"),
+                    ));
                 }
                 return Ok(&self.text[start..self.position]);
             }
@@ -143,7 +152,8 @@ fn word(scanner: &mut Scanner<'_>) -> Result<TokenKind, TemplateError> {
             return Err(scanner.error(start, format!("a value is missing after \"{key}=\"")));
         }
         let raw = scanner.value()?;
-        let value = unquote_pieces(raw).map_err(|error| TemplateError::new(value_at + error.offset, error.message))?;
+        let value = unquote_pieces(raw)
+            .map_err(|error| TemplateError::new(value_at + error.offset, error.message))?;
         return Ok(TokenKind::Assignment { key: key.into(), value });
     }
     scanner.position = after_key;
@@ -156,17 +166,16 @@ fn word(scanner: &mut Scanner<'_>) -> Result<TokenKind, TemplateError> {
             }
             let pad = scanner.take_while(is_key_char);
             if let Some(c) = scanner.peek().filter(|c| !c.is_whitespace() && *c != '!') {
-                return Err(scanner.error(scanner.position, format!("{c:?} is not understood after \"{key}.{pad}\"")));
+                return Err(
+                    scanner.error(scanner.position, format!("{c:?} is not understood after \"{key}.{pad}\""))
+                );
             }
             Ok(TokenKind::Reference { name: key.into(), pad: (!pad.is_empty()).then(|| pad.into()) })
         }
         Some('/') => {
             let caps = scanner.take_while(|c| c != '!');
             match caps.find("${") {
-                Some(at) => Err(scanner.error(
-                    after_key + at,
-                    PLACE,
-                )),
+                Some(at) => Err(scanner.error(after_key + at, PLACE)),
                 None => Ok(TokenKind::Caps),
             }
         }
@@ -178,8 +187,10 @@ fn word(scanner: &mut Scanner<'_>) -> Result<TokenKind, TemplateError> {
 
 fn unquote_pieces(raw: &str) -> Result<Vec<Piece>, TemplateError> {
     match raw.chars().next() {
-        Some(quote @ ('"' | '\'')) if raw.len() >= 2 && raw.ends_with(quote) => parse_pieces(&raw[1..raw.len() - 1], true)
-            .map_err(|error| TemplateError::new(error.offset + 1, error.message)),
+        Some(quote @ ('"' | '\'')) if raw.len() >= 2 && raw.ends_with(quote) => {
+            parse_pieces(&raw[1..raw.len() - 1], true)
+                .map_err(|error| TemplateError::new(error.offset + 1, error.message))
+        }
         _ => parse_pieces(raw, true),
     }
 }

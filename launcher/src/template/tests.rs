@@ -18,7 +18,8 @@ fn values_leave_the_text_and_every_element_has_a_name() {
         "nvrsrc name=src ! queue name=queue-0 leaky=downstream ! video/x-raw,width=4 ! nvrinfer name=nvrinfer-0 ! \
          queue name=queue-1 ! fakesink name=fakesink-0 sync=false"
     );
-    let bindings: Vec<_> = template.bindings().map(|(e, a)| (e.name.as_str(), a.key.as_str(), a.value.clone())).collect();
+    let bindings: Vec<_> =
+        template.bindings().map(|(e, a)| (e.name.as_str(), a.key.as_str(), a.value.clone())).collect();
     assert_eq!(
         bindings,
         [
@@ -32,7 +33,8 @@ fn values_leave_the_text_and_every_element_has_a_name() {
 
 #[test]
 fn a_link_into_the_shared_graph_is_taken_out() {
-    let template = Template::parse("videotestsrc ! tee name=t ! queue ! mix.sink_%u t. ! queue ! fakesink").unwrap();
+    let template =
+        Template::parse("videotestsrc ! tee name=t ! queue ! mix.sink_%u t. ! queue ! fakesink").unwrap();
     assert_eq!(
         template.links,
         [SharedLink { from: "queue-0".into(), to: "mix".into(), pad: Some("sink_%u".into()), offset: 36 }]
@@ -66,7 +68,10 @@ fn what_cannot_be_understood_is_an_error_with_its_place() {
         ("fakesrc\0", 7, "NUL"),
     ] {
         let errors = Template::parse(launch).expect_err(launch);
-        assert!(errors.iter().any(|e| e.offset == offset && e.message.contains(part)), "{launch}: {errors:?}");
+        assert!(
+            errors.iter().any(|e| e.offset == offset && e.message.contains(part)),
+            "{launch}: {errors:?}"
+        );
     }
 }
 

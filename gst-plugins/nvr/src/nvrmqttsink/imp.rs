@@ -22,7 +22,8 @@
 //! ```
 //!
 //! Property `stats` (structure `nvr-mqtt-sink-stats`): `frames` that came, `events` made of them, `published`,
-//! `acknowledged` (QoS 1), `dropped`, `retransmitted`, `bytes`, `queued`, `reconnects`, `connected` and, with a spool,
+//! `acknowledged` (QoS 1), `dropped`, `retransmitted`, `bytes`, `queued`, `reconnects`, `connected`, after the first
+//! event `latency-ms` (capture to publication of the last one) and, with a spool,
 //! `spooled`, `replayed`, `spool-messages`, `spool-bytes`, `spool-dropped`.
 
 use std::path::PathBuf;
@@ -103,6 +104,8 @@ struct State {
     started: Instant,
     /// Size of the last event: the next is about as large.
     size: usize,
+    /// Capture to publication of the last event.
+    latency_ms: Option<f64>,
 }
 
 /// What is left of a run once it has ended.
@@ -300,6 +303,7 @@ impl BaseSinkImpl for NvrMqttSink {
             rate: RateMeter::default(),
             started: Instant::now(),
             size: 512,
+            latency_ms: None,
         });
         Ok(())
     }
@@ -380,6 +384,7 @@ impl BaseSinkImpl for NvrMqttSink {
                 .or(found.facts.capture)
                 .unwrap_or(CaptureTime { unix_ns: times.arrival, clock: Clock::Arrival });
             let frame_id = analysis.and_then(|a| a.frame_id).or(found.facts.frame_id);
+            let latency_ms = (i128::from(times.now) - i128::from(capture.unix_ns)) as f64 / 1e6;
             let frame = Frame {
                 instance_id: &instance_id,
                 source_id: state.source_id,
@@ -391,7 +396,7 @@ impl BaseSinkImpl for NvrMqttSink {
                 height: state.height,
                 detections: &found.detections,
                 fps: state.rate.rate(elapsed),
-                latency_ms: Some((i128::from(times.now) - i128::from(capture.unix_ns)) as f64 / 1e6),
+                latency_ms: Some(latency_ms),
                 stream_time_ns: times.stream,
             };
             let mut bytes = Vec::with_capacity(state.size + state.size / 4);
@@ -400,6 +405,7 @@ impl BaseSinkImpl for NvrMqttSink {
                 return Ok(gst::FlowSuccess::Ok);
             }
             state.size = bytes.len();
+            state.latency_ms = Some(latency_ms);
             state.events += 1;
             (state.outlet.clone(), Message::new(&state.topic, bytes, state.qos, false, 0))
         };
@@ -471,13 +477,19 @@ impl NvrMqttSink {
     }
 
     fn stats(&self) -> gst::Structure {
-        let live = self.state.lock().as_ref().map(|state| (state.frames, state.events, state.outlet.clone()));
-        let counters = match live {
-            Some((frames, events, outlet)) => {
+        let live = self.state.lock().as_ref().map(|state| {
+            (
+                Counters { frames: state.frames, events: state.events, ..Counters::default() },
+                state.latency_ms,
+                state.outlet.clone(),
+            )
+        });
+        let (counters, latency_ms) = match live {
+            Some((counters, latency_ms, outlet)) => {
                 let (stats, spool) = outlet.stats();
-                Counters { frames, events, stats, spool }
+                (Counters { stats, spool, ..counters }, latency_ms)
             }
-            None => *self.last.lock(),
+            None => (*self.last.lock(), None),
         };
         let Counters { frames, events, stats, spool } = counters;
         let mut s = gst::Structure::builder("nvr-mqtt-sink-stats")
@@ -492,6 +504,9 @@ impl NvrMqttSink {
             .field("reconnects", stats.reconnects)
             .field("connected", stats.connected)
             .build();
+        if let Some(latency_ms) = latency_ms {
+            s.set("latency-ms", latency_ms);
+        }
         if let Some(spool) = spool {
             s.set("spooled", spool.spooled);
             s.set("replayed", spool.replayed);

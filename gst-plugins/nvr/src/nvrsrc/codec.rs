@@ -65,7 +65,9 @@ pub struct Chain {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    #[error("hwaccel={asked} was asked for, and no such decoder for {codec} is installed or usable here; present: {present}")]
+    #[error(
+        "hwaccel={asked} was asked for, and no such decoder for {codec} is installed or usable here; present: {present}"
+    )]
     Hardware { asked: String, codec: String, present: String },
     #[error("no decoder for {codec} is installed; for H.264 and H.265 install gstreamer1.0-libav")]
     Missing { codec: String },
@@ -75,7 +77,8 @@ pub enum CodecError {
 
 /// Fails where no decoder at all of the wanted kind exists, so that this is said at the start.
 pub fn check(hwaccel: Hwaccel) -> Result<(), CodecError> {
-    let wanted = !HARDWARE.contains(&hwaccel) || KNOWN.iter().any(|codec| exists(codec.family(hwaccel)).is_some());
+    let wanted =
+        !HARDWARE.contains(&hwaccel) || KNOWN.iter().any(|codec| exists(codec.family(hwaccel)).is_some());
     if wanted { Ok(()) } else { Err(absent(hwaccel, "H.264, H.265 or JPEG")) }
 }
 
@@ -118,9 +121,10 @@ pub fn chain(caps: &gst::Caps, hwaccel: Hwaccel, avoid_hardware: bool) -> Result
 /// Any decoder that the registry has for a codec that cameras seldom speak.
 fn generic(caps: &gst::Caps, name: &str) -> Result<Chain, CodecError> {
     let kind = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
-    let factory = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL)
-        .into_iter()
-        .find(|factory| factory.can_sink_any_caps(caps) && !factory.has_type(gst::ElementFactoryType::HARDWARE));
+    let factory =
+        gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL).into_iter().find(|factory| {
+            factory.can_sink_any_caps(caps) && !factory.has_type(gst::ElementFactoryType::HARDWARE)
+        });
     let Some(factory) = factory else { return Err(CodecError::Missing { codec: name.to_owned() }) };
     let decoder = factory.create().build()?;
     if factory.name().starts_with("avdec_") {

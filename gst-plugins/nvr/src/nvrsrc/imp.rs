@@ -131,7 +131,11 @@ impl NvrSrc {
             }
             gst::QueryViewMut::Seeking(seeking) => {
                 let format = seeking.format();
-                seeking.set(false, gst::GenericFormattedValue::none_for_format(format), gst::GenericFormattedValue::none_for_format(format));
+                seeking.set(
+                    false,
+                    gst::GenericFormattedValue::none_for_format(format),
+                    gst::GenericFormattedValue::none_for_format(format),
+                );
                 true
             }
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
@@ -145,10 +149,12 @@ impl NvrSrc {
 
     fn check(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
-        Address::parse(&settings.uri, settings.user_id.as_deref(), settings.user_pw.as_deref())
-            .map_err(|error| gst::error_msg!(gst::ResourceError::NotFound, ["source {}: {error}", settings.source_id]))?;
-        codec::check(settings.hwaccel)
-            .map_err(|error| gst::error_msg!(gst::CoreError::MissingPlugin, ["source {}: {error}", settings.source_id]))
+        Address::parse(&settings.uri, settings.user_id.as_deref(), settings.user_pw.as_deref()).map_err(
+            |error| gst::error_msg!(gst::ResourceError::NotFound, ["source {}: {error}", settings.source_id]),
+        )?;
+        codec::check(settings.hwaccel).map_err(|error| {
+            gst::error_msg!(gst::CoreError::MissingPlugin, ["source {}: {error}", settings.source_id])
+        })
     }
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
@@ -401,7 +407,7 @@ impl ObjectImpl for NvrSrc {
         self.parent_constructed();
         let obj = self.obj();
         obj.set_element_flags(gst::ElementFlags::SOURCE);
-      
+
         // A fresh element has no pad that this could clash with.
         let _ = obj.add_pad(&self.srcpad);
     }
@@ -428,7 +434,8 @@ impl ElementImpl for NvrSrc {
                 .structure(gst::Structure::new_empty("video/x-raw"))
                 .structure_with_any_features(gst::Structure::new_empty("video/x-raw"))
                 .build();
-            let template = gst::PadTemplate::new("video", gst::PadDirection::Src, gst::PadPresence::Always, &caps);
+            let template =
+                gst::PadTemplate::new("video", gst::PadDirection::Src, gst::PadPresence::Always, &caps);
             template.into_iter().collect()
         });
         &TEMPLATES

@@ -24,7 +24,12 @@ const TRANSIT_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
 /// The sink pad that a connection's last element is linked to. It belongs to no element; what arrives is pushed
 /// from the element's own pad in the same thread.
-pub fn sink_pad(flow: &Arc<Flow>, timeline: &Arc<Timeline>, mailbox: &Arc<Mailbox>, session: u64) -> gst::Pad {
+pub fn sink_pad(
+    flow: &Arc<Flow>,
+    timeline: &Arc<Timeline>,
+    mailbox: &Arc<Mailbox>,
+    session: u64,
+) -> gst::Pad {
     let outlet = Arc::new(Outlet {
         flow: flow.clone(),
         timeline: timeline.clone(),
@@ -179,7 +184,11 @@ impl Outlet {
             other => other,
         };
         let arrived = CaptureTime { unix_ns: arrival, clock: Clock::Arrival };
-        FrameFacts { frame_id: Some(known.frame_id.unwrap_or(frame_id)), capture: capture.or(Some(arrived)), analysis: None }
+        FrameFacts {
+            frame_id: Some(known.frame_id.unwrap_or(frame_id)),
+            capture: capture.or(Some(arrived)),
+            analysis: None,
+        }
     }
 
     fn event(&self, event: &gst::Event) -> bool {

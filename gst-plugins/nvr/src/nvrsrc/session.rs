@@ -68,10 +68,14 @@ struct Shared {
 
 impl Session {
     /// Builds the pipeline for `plan` and sets it going. `id` marks what it reports.
-    pub fn start(plan: &Plan, flow: &Arc<Flow>, mailbox: &Arc<Mailbox>, id: u64) -> Result<Self, SessionError> {
+    pub fn start(
+        plan: &Plan,
+        flow: &Arc<Flow>,
+        mailbox: &Arc<Mailbox>,
+        id: u64,
+    ) -> Result<Self, SessionError> {
         let pipeline = gst::Pipeline::new();
-        let timeline =
-            Arc::new(Timeline { pipeline: pipeline.downgrade(), element: flow.element.clone() });
+        let timeline = Arc::new(Timeline { pipeline: pipeline.downgrade(), element: flow.element.clone() });
         let outlet = outlet::sink_pad(flow, &timeline, mailbox, id);
         let shared = Arc::new(Shared {
             flow: flow.clone(),
@@ -147,8 +151,9 @@ impl Session {
         let (mailbox, id) = (self.shared.mailbox.clone(), self.shared.id);
         bus.set_sync_handler(move |_, message| {
             if let gst::MessageView::Error(error) = message.view() {
-                let factory = message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.factory());
-                let decoder = factory.is_some_and(|f| f.has_type(gst::ElementFactoryType::DECODER));
+                let class =
+                    message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.metadata("klass"));
+                let decoder = class.is_some_and(|class| class.contains("Decoder"));
                 gst::debug!(CAT, "connection failed: {} ({:?})", error.error(), error.debug());
                 // What went wrong in particular stands in the last line of what is meant for people debugging.
                 let detail = error.debug().and_then(|text| text.lines().last().map(str::to_owned));
@@ -177,7 +182,8 @@ impl Session {
         source.connect("select-stream", false, move |values| {
             let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
             let video = caps.is_some_and(|caps| {
-                caps.structure(0).is_some_and(|s| s.get::<&str>("media") == Ok("video") && depayloader(s).is_some())
+                caps.structure(0)
+                    .is_some_and(|s| s.get::<&str>("media") == Ok("video") && depayloader(s).is_some())
             });
             Some((video && !chosen.swap(true, Ordering::Relaxed)).to_value())
         });
@@ -229,7 +235,8 @@ impl Session {
                 "width" | "height" => structure.set(key, value.parse::<i32>().map_err(|_| wrong())?),
                 "framerate" => {
                     let (n, d) = value.split_once('/').unwrap_or((value, "1"));
-                    let (n, d) = (n.parse::<i32>().map_err(|_| wrong())?, d.parse::<i32>().map_err(|_| wrong())?);
+                    let (n, d) =
+                        (n.parse::<i32>().map_err(|_| wrong())?, d.parse::<i32>().map_err(|_| wrong())?);
                     if n <= 0 || d <= 0 {
                         return Err(wrong());
                     }
@@ -247,7 +254,8 @@ impl Session {
         self.pipeline.add_many([&source, &filter])?;
         source.link(&filter)?;
         let pad = filter.static_pad("src").ok_or_else(|| glib::bool_error!("capsfilter without a pad"))?;
-        pad.link_full(&self.outlet, gst::PadLinkCheck::empty()).map_err(|_| glib::bool_error!("the test source could not be linked"))?;
+        pad.link_full(&self.outlet, gst::PadLinkCheck::empty())
+            .map_err(|_| glib::bool_error!("the test source could not be linked"))?;
         Ok(())
     }
 
@@ -267,7 +275,9 @@ impl Session {
         source.connect_no_more_pads(move |_| {
             let Some(shared) = shared.upgrade() else { return };
             if !shared.linked.load(Ordering::Relaxed) {
-                shared.mailbox.report(shared.id, Report::Unusable("no video in it that can be decoded".into()));
+                shared
+                    .mailbox
+                    .report(shared.id, Report::Unusable("no video in it that can be decoded".into()));
             }
         });
     }
@@ -330,7 +340,12 @@ impl Shared {
         Ok(())
     }
 
-    fn chain(&self, caps: &gst::Caps, structure: &gst::StructureRef, paced: bool) -> Result<Vec<gst::Element>, String> {
+    fn chain(
+        &self,
+        caps: &gst::Caps,
+        structure: &gst::StructureRef,
+        paced: bool,
+    ) -> Result<Vec<gst::Element>, String> {
         let missing = |error: glib::BoolError| format!("{error}; is its plugin installed?");
         let make = |name: &str| gst::ElementFactory::make(name).build().map_err(missing);
         let mut chain = Vec::new();
@@ -347,7 +362,12 @@ impl Shared {
                     .field("stream-format", "byte-stream")
                     .field("alignment", "au")
                     .build();
-                chain.push(gst::ElementFactory::make("capsfilter").property("caps", filter).build().map_err(missing)?);
+                chain.push(
+                    gst::ElementFactory::make("capsfilter")
+                        .property("caps", filter)
+                        .build()
+                        .map_err(missing)?,
+                );
             }
         }
         let raw = coded.structure(0).is_some_and(|s| s.name() == "video/x-raw");

@@ -70,7 +70,8 @@ impl TapImp {
             (time.and_then(|time| timeline.outside(time)), input.h264)
         };
         // Without a time there is nothing to decide on, and headers have none.
-        let Some(time) = time.filter(|_| !buffer.flags().contains(gst::BufferFlags::HEADER) || buffer.size() > 1024)
+        let Some(time) =
+            time.filter(|_| !buffer.flags().contains(gst::BufferFlags::HEADER) || buffer.size() > 1024)
         else {
             return Verdict::Decode;
         };
@@ -142,11 +143,11 @@ impl ElementImpl for TapImp {
             [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
                 .into_iter()
                 .filter_map(|(name, direction)| {
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &gst::Caps::new_any()).ok()
+                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &gst::Caps::new_any())
+                        .ok()
                 })
                 .collect()
         });
         &TEMPLATES
     }
-
 }

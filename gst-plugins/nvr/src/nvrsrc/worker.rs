@@ -156,7 +156,10 @@ enum End {
     Finished,
     Stalled(String),
     Unauthorised(String),
-    Lost { reason: String, error: Option<gst::glib::Error> },
+    Lost {
+        reason: String,
+        error: Option<gst::glib::Error>,
+    },
     /// The hardware decoder failed before its first picture.
     Hardware(String),
     Downstream(gst::FlowError),
@@ -223,7 +226,10 @@ impl Worker {
                 }
                 End::Hardware(reason) => {
                     self.avoid_hardware = true;
-                    self.warn(&settings, &format!("the hardware decoder failed ({reason}); decoding in software"));
+                    self.warn(
+                        &settings,
+                        &format!("the hardware decoder failed ({reason}); decoding in software"),
+                    );
                     continue;
                 }
                 End::Unauthorised(reason) => {
@@ -277,7 +283,7 @@ impl Worker {
         self.flow.touch();
         let session = match Session::start(&plan, &self.flow, &self.mailbox, self.session) {
             Ok(session) => session,
-            Err(error) => return lost(self.clean(settings, &error.to_string())),
+            Err(error) => return lost(clean(settings, &error.to_string())),
         };
         let end = self.watch(settings, &plan, &session);
         session.stop();
@@ -338,7 +344,7 @@ impl Worker {
                 Report::Error { error, detail, decoder } => {
                     self.prove(playing);
                     let detail = detail.unwrap_or_default();
-                    let reason = self.clean(settings, format!("{} {detail}", error.message()).trim());
+                    let reason = clean(settings, format!("{} {detail}", error.message()).trim());
                     if error.matches(gst::ResourceError::NotAuthorized) {
                         return End::Unauthorised(reason);
                     }
@@ -387,10 +393,6 @@ impl Worker {
         }
     }
 
-    fn clean(&self, settings: &Settings, text: &str) -> String {
-        address::redact_text(text, &settings.uri, settings.user_pw.as_deref())
-    }
-
     fn element(&self) -> Option<NvrSrc> {
         self.flow.element.upgrade()
     }
@@ -421,7 +423,11 @@ impl Worker {
     fn warn(&self, settings: &Settings, text: &str) {
         let Some(element) = self.element() else { return };
         let uri = address::redact(&settings.uri);
-        gst::element_warning!(element, gst::ResourceError::Read, ["source {}, {uri}: {text}", settings.source_id]);
+        gst::element_warning!(
+            element,
+            gst::ResourceError::Read,
+            ["source {}, {uri}: {text}", settings.source_id]
+        );
     }
 
     /// One warning per outage where the element goes on trying, else an error. Returns whether it goes on.
@@ -455,6 +461,11 @@ impl Worker {
             );
         }
     }
+}
+
+/// `text` of others without the secrets of `settings`.
+fn clean(settings: &Settings, text: &str) -> String {
+    address::redact_text(text, &settings.uri, settings.user_pw.as_deref())
 }
 
 /// A number from 0 to 1 that differs between cameras and attempts.

@@ -1,0 +1,271 @@
+//! `nvr-launch demo`: built-in cameras, the real processor graph, a built-in broker, and a picture as proof.
+//!
+//! The cameras are an RTSP server of this process; the graph, its events and the broker are those of real use,
+//! over real sockets. What the picture shows comes from the events, drawn on the frames they name.
+
+mod canvas;
+mod font;
+mod frames;
+mod listener;
+mod picture;
+mod report;
+
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use self::{frames::FrameTap, listener::Listener, report::Report};
+use crate::{
+    broker::Broker,
+    cli::{CommandResult, Failure, init_gstreamer},
+    graph::Graph,
+    logging::{self, Format},
+    process,
+    rtsp_server::{Camera, RtspServer, TestSrc},
+    runtime::{Handle, Instance, Outcome, StartError},
+    values::{CommandLine, Plan},
+};
+
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 360;
+/// Frames per second of a built-in camera.
+const CAMERA_FPS: u32 = 15;
+const TOPIC_PREFIX: &str = "nvr";
+
+pub(crate) fn command() -> Command {
+    let number = |name: &'static str, range: std::ops::RangeInclusive<i64>, default: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("N")
+            .value_parser(clap::value_parser!(u32).range(range))
+            .default_value(default)
+    };
+    Command::new("demo")
+        .about("Show it all at work on this machine, without cameras, network or downloads")
+        .after_help(format!(
+            "The demo ends with code 0 only if events with detections came from every camera.\n\n{}",
+            process::EXIT_CODES
+        ))
+        .arg(number("cameras", 1..=16, "4").help("Built-in cameras"))
+        .arg(number("seconds", 1..=3600, "10").help("How long to watch, from the first event on"))
+        .arg(
+            Arg::new("picture")
+                .long("picture")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .default_value("demo.png")
+                .help("Where to write a picture of every camera with the boxes of its events"),
+        )
+        .arg(
+            Arg::new("keep-running")
+                .long("keep-running")
+                .action(ArgAction::SetTrue)
+                .help("Go on after the picture until SIGINT"),
+        )
+        .arg(
+            Arg::new("port")
+                .long("port")
+                .value_name("PORT")
+                .value_parser(clap::value_parser!(u16))
+                .default_value("0")
+                .help("Port of the built-in broker on 127.0.0.1; 0 takes a free one"),
+        )
+        .arg(
+            Arg::new("model")
+                .long("model")
+                .value_name("MODEL")
+                .default_value("demo")
+                .help("Model name or path"),
+        )
+        .arg(
+            Arg::new("max-fps")
+                .long("max-fps")
+                .value_name("N")
+                .default_value("5")
+                .help("Analysed frames per second and camera"),
+        )
+        .arg(
+            Arg::new("quiet")
+                .long("quiet")
+                .short('q')
+                .action(ArgAction::SetTrue)
+                .help("Only the summary, not every event"),
+        )
+        .arg(
+            Arg::new("log-level")
+                .long("log-level")
+                .value_name("LEVEL")
+                .default_value("warn")
+                .help("error, warn, info, debug, trace, or a filter"),
+        )
+}
+
+/// What the command line asks for.
+struct Options {
+    cameras: u32,
+    seconds: u32,
+    picture: PathBuf,
+    keep_running: bool,
+    port: u16,
+    model: String,
+    max_fps: String,
+    quiet: bool,
+}
+
+impl Options {
+    fn new(matches: &ArgMatches) -> Self {
+        let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+        Self {
+            cameras: matches.get_one("cameras").copied().unwrap_or(4),
+            seconds: matches.get_one("seconds").copied().unwrap_or(10),
+            picture: matches.get_one::<PathBuf>("picture").cloned().unwrap_or_default(),
+            keep_running: matches.get_flag("keep-running"),
+            port: matches.get_one("port").copied().unwrap_or(0),
+            model: text("model"),
+            max_fps: text("max-fps"),
+            quiet: matches.get_flag("quiet"),
+        }
+    }
+}
+
+/// How long the first event may take: a cold file cache, a slow machine.
+const FIRST_EVENT: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
+    let options = Options::new(matches);
+    let level = matches.get_one::<String>("log-level").map_or("warn", String::as_str);
+    init_gstreamer()?;
+    logging::init(Format::Text, level, None).map_err(Failure::usage)?;
+    let cannot_start = |message: String| Failure { code: process::START, message };
+
+    let broker = Broker::start(options.port).map_err(|error| cannot_start(error.to_string()))?;
+    let (cameras, uris) =
+        built_in_cameras(options.cameras).map_err(|error| cannot_start(format!("{error:#}")))?;
+    println!("broker    {}", broker.uri());
+    for (id, uri) in uris.iter().enumerate() {
+        println!("camera {id}  {uri}");
+    }
+    let plan = plan(&options, &broker, &uris)?;
+    let listener = Listener::start(broker.address(), TOPIC_PREFIX).map_err(cannot_start)?;
+
+    let started = Instant::now();
+    let mut instance = Instance::new(plan).map_err(start_failure)?;
+    let handle = instance.handle();
+    process::stop_on_signals(handle.clone()).map_err(Failure::failed)?;
+    instance.start().map_err(start_failure)?;
+    let tap = FrameTap::new(instance.pipeline().clone());
+    let runner = thread::Builder::new()
+        .name("instance".into())
+        .spawn(move || instance.run())
+        .map_err(|error| cannot_start(error.to_string()))?;
+
+    let result = watch(&options, &listener, &tap, &handle, started);
+    handle.stop();
+    let outcome = runner.join().unwrap_or_else(|_| Outcome::Failed("the instance panicked".into()));
+    drop(cameras);
+    match (result, outcome) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), Outcome::Failed(message)) => Err(Failure::failed(message)),
+        (Ok(()), Outcome::Finished) => Ok(()),
+    }
+}
+
+fn start_failure(error: StartError) -> Failure {
+    match error {
+        StartError::Configuration(message) => Failure::usage(message),
+        StartError::Start(message) => Failure { code: process::START, message },
+    }
+}
+
+/// Cameras that show different scenes, and their addresses.
+fn built_in_cameras(count: u32) -> anyhow::Result<(RtspServer, Vec<String>)> {
+    let server = RtspServer::start()?;
+    let uris = (0..count)
+        .map(|id| {
+            let source = TestSrc {
+                seed: u64::from(id) + 1,
+                width: WIDTH,
+                height: HEIGHT,
+                fps: CAMERA_FPS,
+                bitrate: 1500,
+                ..TestSrc::default()
+            };
+            server.add_camera(&format!("/{id}"), &Camera::TestSrc(source))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok((server, uris))
+}
+
+/// The shipped processor graph with the demo's values.
+fn plan(options: &Options, broker: &Broker, uris: &[String]) -> Result<Plan, Failure> {
+    let graph = Graph::load("processor").map_err(Failure::failed)?;
+    let values = [
+        ("model", options.model.clone()),
+        ("max_fps", options.max_fps.clone()),
+        ("broker", broker.uri()),
+        ("topic_prefix", TOPIC_PREFIX.into()),
+    ];
+    let command_line = CommandLine {
+        values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        camera_values: (0..).zip(uris).map(|(id, uri)| ((id, "uri".to_owned()), uri.clone())).collect(),
+        streams: Some((0..options.cameras).collect()),
+        instance_id: Some("demo".into()),
+    };
+    // The demo is the same everywhere: the environment does not count.
+    Plan::resolve(graph, None, &|_| None, &command_line).map_err(Failure::usage)
+}
+
+/// Prints events until the time is up, then writes the picture and the summary.
+fn watch(
+    options: &Options,
+    listener: &Listener,
+    tap: &FrameTap,
+    handle: &Handle,
+    started: Instant,
+) -> CommandResult {
+    let mut report = Report::new(options.cameras);
+    let mut deadline = started + FIRST_EVENT;
+    let mut result = None;
+    loop {
+        tap.attach(options.cameras);
+        if let Some(event) = listener.next(Duration::from_millis(200)) {
+            if report.events() == 0 {
+                deadline = Instant::now() + Duration::from_secs(options.seconds.into());
+                println!("first event {:.2} s after the start", started.elapsed().as_secs_f64());
+            }
+            if !options.quiet {
+                println!("{}", report::line(&event));
+            }
+            let frame = tap.take(event.source_id, event.frame_id);
+            report.add(event, frame);
+        }
+        // No answer: the instance has ended, by a signal or by an error of its own.
+        let ended = handle.snapshot().is_none();
+        if (Instant::now() >= deadline && result.is_none()) || (ended && result.is_none()) {
+            result = Some(finish(options, &report));
+        }
+        if ended || (result.is_some() && !options.keep_running) {
+            return result.unwrap_or(Ok(()));
+        }
+    }
+}
+
+fn finish(options: &Options, report: &Report) -> CommandResult {
+    println!("\n{}", report.summary());
+    let tiles = report.tiles();
+    if !tiles.is_empty() {
+        picture::write(&options.picture, &tiles, WIDTH, HEIGHT)
+            .map_err(|message| Failure::failed(format!("{}: {message}", options.picture.display())))?;
+        println!("picture   {}", options.picture.display());
+    }
+    let silent = report.without_detections();
+    if silent.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = silent.iter().map(|id| format!("camera {id}")).collect();
+    Err(Failure::failed(format!("no detections came from {}; --log-level info says more", names.join(", "))))
+}
