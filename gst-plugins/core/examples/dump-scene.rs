@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             objects: options.objects.unwrap_or(1 + draw(seed, 2, 8) as usize),
             kind: options.kind.unwrap_or(SceneKind::ALL[draw(seed, 3, 3) as usize]),
             seed,
-            night: options.night.unwrap_or(draw(seed, 4, 3) == 0),
+            night: options.night.unwrap_or(draw(seed, 4, 2) == 0),
             noise: options.noise.unwrap_or(draw(seed, 5, 8) as f32),
         };
         let mut scene = Scene::new(&config);

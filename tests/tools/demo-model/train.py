@@ -163,11 +163,37 @@ def grid():
     return cx, cy
 
 
-def train(data, steps, batch, seed):
+def blocks(model):
+    """Every convolution with its normalisation, by the name that it has in the ONNX file."""
+    named = {f"stem{n}": block for n, block in enumerate(model.stem)}
+    named |= {"near": model.near, "middle0": model.middle[0], "middle1": model.middle[1]}
+    named |= {"far0": model.far[0], "far1": model.far[1], "fuse_middle": model.fuse_middle}
+    return named | {"fuse_near": model.fuse_near, "merge": model.merge, "head": model.head}
+
+
+def restore(model, path):
+    """Takes over the weights of an exported file. Its normalisation is folded in, so that of the model does nothing."""
+    tensors = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in onnx.load(path).graph.initializer}
+    with torch.no_grad():
+        for name, (convolution, norm, _) in blocks(model).items():
+            convolution.weight.copy_(tensors[name + ".w"])
+            norm.bias.copy_(tensors[name + ".b"])
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
+        model.out.weight.copy_(tensors["out.w"])
+        model.out.bias.copy_(tensors["out.b"])
+    for _, norm, _ in blocks(model).values():
+        norm.eval()
+
+
+def train(data, steps, batch, seed, init):
     pictures, klass, weight, box = data
     torch.manual_seed(seed)
     model = Detector().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.01)
+    rate = 3e-3
+    if init:
+        restore(model, init)
+        rate = 8e-4
+    optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.01)
     cx, cy = grid()
     noise = torch.randn(16, 3, HEIGHT, WIDTH)
     start, lost = time.monotonic(), 0.0
@@ -189,7 +215,7 @@ def train(data, steps, batch, seed):
 
         warm = min(1.0, step / 50)
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * warm * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
+            group["lr"] = rate * warm * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
         with torch.autocast("cpu", torch.bfloat16):
             raw = model(x.contiguous(memory_format=torch.channels_last))
         raw = raw.float().flatten(2)
@@ -355,14 +381,16 @@ def main():
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0, help="of the scenes; keep below a million")
+    parser.add_argument("--init", help="ONNX file of an earlier run to go on from, at a lower rate")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
     start = time.monotonic()
-    data = load(arguments.dump_scene, arguments.scenes, arguments.frames, 0)
+    data = load(arguments.dump_scene, arguments.scenes, arguments.frames, arguments.first_seed)
     print(f"{len(data[0])} pictures in {time.monotonic() - start:.0f} s", flush=True)
-    export(train(data, arguments.steps, arguments.batch, arguments.seed), arguments.out)
+    export(train(data, arguments.steps, arguments.batch, arguments.seed, arguments.init), arguments.out)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(arguments.out, options)
@@ -375,7 +403,7 @@ def main():
     # Seeds from a million up are never trained on.
     for night in ("false", "true"):
         for scene in ("yard", "street", "room"):
-            for width, height in ((640, 360), (1280, 720)):
+            for width, height in ((640, 360), (1280, 720), (704, 576)):
                 common = ("--scenes", 25, "--frames", 4, "--first-seed", 1_000_000, "--scene", scene)
                 common += ("--night", night, "--width", width, "--height", height, "--objects", 4)
                 for quality in (None, 35):

@@ -102,13 +102,13 @@ pub struct Truth {
     pub track_id: u64,
     /// Share of the object's pixels that can be seen, 0 to 1: not covered by nearer objects, not out of the frame.
     pub visible: f32,
-    /// Whether a detector is expected to find it: at least 35% visible, and both sides of the box at least 1/36 of
+    /// Whether a detector is expected to find it: at least half visible, and both sides of the box at least 1/36 of
     /// the frame's height.
     pub reported: bool,
 }
 
 /// Least visible share of a reported object.
-const MIN_VISIBLE: f32 = 0.35;
+const MIN_VISIBLE: f32 = 0.5;
 
 /// Least side of a reported box, as a share of the frame's height.
 const MIN_SIDE: f32 = 1.0 / 36.0;
@@ -207,7 +207,7 @@ impl Scene {
         world::poses(config, moment.scene_ns as f64 / 1e9, poses);
         let light = Light {
             night: config.night,
-            reach: 1.45,
+            reach: 1.7,
             width: config.width as f32,
             height: config.height as f32,
         };

@@ -228,7 +228,7 @@ impl OwnerMask {
         for y in area.top..area.bottom {
             let row = &self.data[y * stride..(y + 1) * stride];
             let count = |from: usize, to: usize| {
-                row.get(from..to).map_or(0, |part| part.iter().filter(|&&o| o == owner).count())
+                row.get(from..to).map_or(0, |part| part.iter().map(|&o| usize::from(o == owner)).sum())
             };
             owned.total += count(area.left, area.right);
             let (from, to) = (area.left.max(inside_from), area.right.min(inside_to));

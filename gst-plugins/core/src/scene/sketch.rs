@@ -28,7 +28,7 @@ impl Light {
         let (dx, dy) = (x / self.width - 0.5, (y / self.height - 0.62) * 0.8);
         let lamp = 1.15 - 1.6 * (dx * dx + dy * dy);
         let lift = 10.0 + 50.0 * (self.reach - 1.0);
-        let seen = (grey * 0.55 * self.reach + lift) * lamp.max(0.25);
+        let seen = (grey * 0.48 * self.reach + lift) * lamp.max(0.25);
         Colour([seen * 0.98, seen, seen * 1.01])
     }
 }

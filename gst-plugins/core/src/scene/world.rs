@@ -86,15 +86,15 @@ impl View {
     /// Pixels per metre at a row. A frame narrower than 16:9 shows objects as large as its width allows.
     pub fn scale(&self, row: f32) -> f32 {
         let depth = (row / self.height - 0.52) / 0.44;
-        self.height.min(self.width * 0.6) * self.zoom * (0.096 + 0.036 * depth)
+        self.height.min(self.width * 0.75) * self.zoom * (0.096 + 0.036 * depth)
     }
 }
 
 /// Parts of the ground, by depth, where a class goes.
 fn bands(kind: SceneKind, class: Class) -> &'static [[f32; 2]] {
     match (kind, class) {
-        (SceneKind::Yard, Class::Car) => &[[0.42, 0.66]],
-        (SceneKind::Yard, _) => &[[0.0, 0.36], [0.72, 1.0]],
+        (SceneKind::Yard, Class::Car) => &[[0.44, 0.62]],
+        (SceneKind::Yard, _) => &[[0.0, 0.14], [0.74, 1.0]],
         (SceneKind::Street, Class::Car) => &[[0.18, 0.88]],
         (SceneKind::Street, _) => &[[0.0, 0.16], [0.88, 1.0]],
         (SceneKind::Room, _) => &[[0.0, 1.0]],

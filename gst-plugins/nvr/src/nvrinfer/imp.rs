@@ -107,7 +107,7 @@ use parking_lot::Mutex;
 use super::{
     CAT,
     engine::{Client, FrameTag, Mailbox, ModelInfo, Outcome},
-    frames,
+    frames, printable,
     settings::{Gate, Mode, PROPERTIES, Settings},
     stats::{Skip, Stats},
     swap::{self, Swap},
@@ -261,33 +261,32 @@ impl NvrInfer {
         self.post(
             gst::Structure::builder("nvr-model-loaded")
                 .field("model", model)
-                .field("model-id", info.id.as_ref())
+                .field("model-id", &*printable(&info.id))
                 .field("type", spec.model_type.name())
                 .field("width", spec.input.width as u32)
                 .field("height", spec.input.height as u32)
-                .field("classes", gst::Array::new(spec.labels.iter().map(AsRef::<str>::as_ref)))
+                .field(
+                    "classes",
+                    gst::Array::new(spec.labels.iter().map(|label| printable(label).into_owned())),
+                )
                 .field("device", info.device.name())
                 .field("load-time-ms", info.load_time.as_secs_f64() * 1e3)
-                .field("conclusions", gst::Array::new(info.conclusions.iter()))
+                .field(
+                    "conclusions",
+                    gst::Array::new(info.conclusions.iter().map(|line| printable(line).into_owned())),
+                )
                 .build(),
         );
     }
 
-    /// Says which model could not be loaded while playing, and takes back the property.
+    /// Says which model could not be loaded while playing.
     pub fn model_failed(&self, model: &str, error: &str) {
+        let error = &*printable(error);
         let active = self.with_state(|state| {
             // One that is loaded and waits for its first frame counts as active.
             state.swap.pending.as_ref().map_or(&state.model, |pending| &pending.model).clone()
         });
         let Some(active) = active else { return };
-        let taken_back = {
-            let mut settings = self.settings.lock();
-            let asked = settings.model.as_deref() == Some(model);
-            if asked {
-                Arc::make_mut(&mut settings).model = Some(active.clone());
-            }
-            asked
-        };
         gst::element_imp_warning!(
             self,
             gst::ResourceError::OpenRead,
@@ -300,9 +299,28 @@ impl NvrInfer {
                 .field("active", &active)
                 .build(),
         );
-        if taken_back {
-            self.obj().notify("model");
+    }
+
+    /// Lets the property `model` read what is in use, once it is settled.
+    pub fn settle_model(&self, model: &str) {
+        {
+            let mut settings = self.settings.lock();
+            if settings.model.as_deref() == Some(model) {
+                return;
+            }
+            Arc::make_mut(&mut settings).model = Some(model.to_owned());
         }
+        self.obj().notify("model");
+    }
+
+    /// The model at work, or the one that is loaded and waits for its first frame; `None` when stopped, or
+    /// while another one is wanted.
+    pub fn settled_model(&self, run: u64) -> Option<String> {
+        self.with_run(run, |state| {
+            let active = state.swap.pending.as_ref().map_or(&state.model, |pending| &pending.model);
+            (!state.swap.is_outdated()).then(|| active.clone())
+        })
+        .flatten()
     }
 
     fn post(&self, structure: gst::Structure) {
@@ -442,7 +460,7 @@ impl NvrInfer {
                 (
                     "The model knows no class {}; its classes are {}",
                     notices.unknown_classes.join(", "),
-                    labels.join(", ")
+                    printable(&labels.join(", "))
                 )
             );
         }
@@ -457,7 +475,10 @@ impl NvrInfer {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                ("A frame passes without analysis: {error}. Further ones are counted as errors in stats")
+                (
+                    "A frame passes without analysis: {}. Further ones are counted as errors in stats",
+                    printable(&error)
+                )
             );
         }
         if notices.latency {
@@ -624,8 +645,9 @@ impl BaseTransformImpl for NvrInfer {
 
         let settings = self.settings();
         let model = settings.model.clone().unwrap_or_default();
-        let client = swap::load(&settings, &model)
-            .map_err(|error| gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")))?;
+        let client = swap::load(&settings, &model).map_err(|error| {
+            gst::error_msg!(gst::ResourceError::OpenRead, ("{}", printable(&error.to_string())))
+        })?;
         let run = RUNS.fetch_add(1, Ordering::Relaxed) + 1;
         let state = State::new(run, model.clone(), client);
         let client = state.client.clone();

@@ -12,7 +12,7 @@ mod stats;
 mod swap;
 mod tensor;
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use gst::{glib, prelude::*};
 
@@ -24,6 +24,16 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 glib::wrapper! {
     pub struct NvrInfer(ObjectSubclass<imp::NvrInfer>) @extends gst_base::BaseTransform, gst::Element, gst::Object;
+}
+
+/// Text that a model file may have had a part in, fit for messages: GLib's strings end at a NUL, and terminals obey
+/// control characters.
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        Cow::Owned(text.replace(char::is_control, "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

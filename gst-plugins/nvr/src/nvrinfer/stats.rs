@@ -2,7 +2,7 @@
 
 use nvr_core::rate::{Percentiles, RateMeter};
 
-use super::engine::Engine;
+use super::{engine::Engine, printable};
 
 /// How often the latency is compared with the one that was reported, in frames.
 const LATENCY_CHECK: u64 = 32;
@@ -112,8 +112,8 @@ impl Stats {
     /// The property `stats`.
     pub fn structure(mut self, model: &str, engine: &Engine, now_ns: u64) -> gst::Structure {
         let info = engine.info();
-        let labels = gst::Array::new(info.spec.labels.iter().map(AsRef::<str>::as_ref));
-        let conclusions = gst::Array::new(info.conclusions.iter());
+        let labels = gst::Array::new(info.spec.labels.iter().map(|label| printable(label).into_owned()));
+        let conclusions = gst::Array::new(info.conclusions.iter().map(|line| printable(line).into_owned()));
         gst::Structure::builder("nvrinfer-stats")
             .field("frames", self.frames)
             .field("analysed", self.analysed)
@@ -131,7 +131,7 @@ impl Stats {
             .field("preprocess-p99-ms", self.preprocess.get(99.0).unwrap_or(0.0))
             .field("latency-p99-ms", self.latency.get(99.0).unwrap_or(0.0))
             .field("model", model)
-            .field("model-id", info.id.as_ref())
+            .field("model-id", &*printable(&info.id))
             .field("model-type", info.spec.model_type.name())
             .field("width", info.spec.input.width as u32)
             .field("height", info.spec.input.height as u32)

@@ -66,7 +66,7 @@ impl Swap {
     }
 
     /// Whether something else was asked for meanwhile.
-    fn is_outdated(&self) -> bool {
+    pub fn is_outdated(&self) -> bool {
         self.wanted.is_some()
     }
 }
@@ -106,31 +106,31 @@ fn serve(element: &glib::WeakRef<NvrInfer>, run: u64) {
         // The element is not held meanwhile: it may be stopped and dropped while a large model loads.
         let result = load(&settings, &model).map(Arc::new);
         let Some(element) = element.upgrade() else { return };
-        finish(element.imp(), run, &model, result);
+        finish(element.imp(), run, &model, &result);
     }
 }
 
-fn finish(imp: &imp::NvrInfer, run: u64, model: &str, result: Result<Arc<Client>, LoadError>) {
-    let client = match result {
-        Ok(client) => client,
-        Err(error) => {
-            if imp.with_run(run, |_| ()).is_some() {
-                imp.model_failed(model, &error.to_string());
+fn finish(imp: &imp::NvrInfer, run: u64, model: &str, result: &Result<Arc<Client>, LoadError>) {
+    // `None`: stopped meanwhile, and the next start loads what is set.
+    let placed = match result {
+        Ok(client) => imp.with_run(run, |state| {
+            if state.swap.is_outdated() {
+                return Err("another model was asked for while it was loaded".to_owned());
             }
-            return;
-        }
+            Ok(state.swap.pending.replace(Pending { client: client.clone(), model: model.to_owned() }))
+        }),
+        Err(error) => imp.with_run(run, |_| Err(error.to_string())),
     };
-    let placed = imp.with_run(run, |state| {
-        if state.swap.is_outdated() {
-            return None;
-        }
-        Some(state.swap.pending.replace(Pending { client: client.clone(), model: model.to_owned() }))
-    });
-    match placed {
-        // Stopped meanwhile: the next start loads what is set.
-        None => {}
-        Some(None) => imp.model_failed(model, "another model was asked for while it was loaded"),
-        Some(Some(_never_used)) => imp.model_loaded(model, client.info()),
+    // The property is settled before the answer, so that whoever waits for the answer can read it.
+    if placed.is_some()
+        && let Some(active) = imp.settled_model(run)
+    {
+        imp.settle_model(&active);
+    }
+    match (placed, result) {
+        (Some(Ok(_never_used)), Ok(client)) => imp.model_loaded(model, client.info()),
+        (Some(Err(error)), _) => imp.model_failed(model, &error),
+        _ => {}
     }
 }
 

@@ -4,7 +4,7 @@
 //! `seed`, `scene` and time give the same picture, so a test knows beforehand what a detector has to find.
 //!
 //! Each frame carries what can be seen in it as detection metas of confidence 1 with a track id (objects that are
-//! covered or cut by more than 65% or are very small are left out), and its number and capture time as frame facts.
+//! covered or cut by more than half or are very small are left out), and its number and capture time as frame facts.
 //! A detector downstream adds its own detections to these; `ground-truth=false` leaves only the detector's.
 //!
 //! The capture time is also drawn into the picture at the top: to the right as text in UTC, to the left as a strip
@@ -356,7 +356,8 @@ impl BaseSrcImpl for NvrTestSrc {
         self.obj().set_blocksize(info.size() as u32);
         let mut state = self.state.lock();
         // Time and numbers go on where only the caps change.
-        let (base_pts, next) = state.stream.as_ref().map_or((gst::ClockTime::ZERO, 0), |s| (s.pts(s.next), s.next));
+        let (base_pts, next) =
+            state.stream.as_ref().map_or((gst::ClockTime::ZERO, 0), |s| (s.pts(s.next), s.next));
         gst::debug!(CAT, imp = self, "drawing {caps}");
         state.stream = Some(Stream { info, scene, base_pts, base_frame: next, next });
         Ok(())
@@ -369,7 +370,8 @@ impl BaseSrcImpl for NvrTestSrc {
             .map_err(|_| gst::loggable_error!(CAT, "caps {caps} do not describe raw video"))?;
         let least = info.size() as u32;
         let has_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
-        let offered = query.allocation_pools().next().map(|(pool, size, min, max)| (pool.to_owned(), size, min, max));
+        let offered =
+            query.allocation_pools().next().map(|(pool, size, min, max)| (pool.clone(), size, min, max));
         let (offered_pool, size, min, max) = offered.unwrap_or((None, least, 0, 0));
         let size = size.max(least);
         let pool = offered_pool.unwrap_or_else(|| gst_video::VideoBufferPool::new().upcast());
@@ -378,7 +380,8 @@ impl BaseSrcImpl for NvrTestSrc {
         if has_meta {
             config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
         }
-        pool.set_config(config).map_err(|e| gst::loggable_error!(CAT, "the buffer pool refused {caps}: {e}"))?;
+        pool.set_config(config)
+            .map_err(|e| gst::loggable_error!(CAT, "the buffer pool refused {caps}: {e}"))?;
         if query.allocation_pools().next().is_some() {
             query.set_nth_allocation_pool(0, Some(&pool), size, min, max);
         } else {
@@ -443,7 +446,11 @@ impl BaseSrcImpl for NvrTestSrc {
             Ok(detections) => detections,
             Err(error) => {
                 drop(state);
-                gst::element_imp_error!(self, gst::ResourceError::Write, ["Cannot draw into the buffer: {error}"]);
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::Write,
+                    ["Cannot draw into the buffer: {error}"]
+                );
                 return Err(gst::FlowError::Error);
             }
         };
@@ -458,7 +465,10 @@ impl BaseSrcImpl for NvrTestSrc {
         buffer.set_offset(number);
         buffer.set_offset_end(number + 1);
         let capture = CaptureTime { unix_ns, clock: Clock::Arrival };
-        meta::set_facts(buffer, &FrameFacts { frame_id: Some(number), capture: Some(capture), analysis: None });
+        meta::set_facts(
+            buffer,
+            &FrameFacts { frame_id: Some(number), capture: Some(capture), analysis: None },
+        );
         if settings.ground_truth {
             meta::add_detections(buffer, width, height, &detections);
         }
@@ -557,7 +567,8 @@ pub(super) fn draw(
 ) -> Result<Vec<nvr_core::detection::Detection>, String> {
     let format = pixel_format(info.format()).ok_or("unknown format")?;
     let (matrix, range) = colours(info);
-    let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).map_err(|e| e.to_string())?;
+    let mut frame =
+        gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).map_err(|e| e.to_string())?;
     let strides: [usize; 3] =
         std::array::from_fn(|n| frame.plane_stride().get(n).map_or(0, |&s| usize::try_from(s).unwrap_or(0)));
     let [first, second, third, _] = frame.planes_data_mut();

@@ -108,7 +108,8 @@ fn every_format_carries_truth_and_time() {
 #[test]
 fn strides_of_the_buffer_are_honoured() {
     init();
-    let caps = "video/x-raw,format=NV12,width=320,height=240,framerate=5/1".parse::<gst::Caps>().expect("caps");
+    let caps =
+        "video/x-raw,format=NV12,width=320,height=240,framerate=5/1".parse::<gst::Caps>().expect("caps");
     let info = gst_video::VideoInfo::from_caps(&caps).expect("raw video");
     let (stride, luma) = (448_usize, 448 * 240);
     let mut buffer = gst::Buffer::from_mut_slice(vec![0_u8; luma + 448 * 120]);
@@ -251,7 +252,19 @@ fn numbers_and_time_go_on_when_the_size_changes() {
 fn properties_say_what_they_are() {
     init();
     let element = gst::ElementFactory::make("nvrtestsrc").build().expect("element");
-    for name in ["width", "height", "framerate", "objects", "scene", "seed", "night", "noise", "ground-truth", "is-live", "stats"] {
+    for name in [
+        "width",
+        "height",
+        "framerate",
+        "objects",
+        "scene",
+        "seed",
+        "night",
+        "noise",
+        "ground-truth",
+        "is-live",
+        "stats",
+    ] {
         let spec = element.find_property(name).unwrap_or_else(|| panic!("no {name}"));
         assert!(spec.blurb().is_some_and(|b| b.len() > 10), "{name}");
         if name != "stats" {

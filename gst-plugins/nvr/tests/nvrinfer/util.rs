@@ -35,9 +35,11 @@ pub fn runtime() -> bool {
     let started = camera.set_state(gst::State::Paused);
     let _ = camera.set_state(gst::State::Null);
     if started.is_ok() {
+        bus.set_flushing(true);
         return true;
     }
     let error = error_on(&bus);
+    bus.set_flushing(true);
     assert!(error.contains("ONNX Runtime was not found"), "{error}");
     println!("SKIPPED: {error}");
     false
@@ -147,6 +149,13 @@ pub struct Camera {
     pub bus: gst::Bus,
     pub info: VideoInfo,
     pub frames: u64,
+}
+
+impl Drop for Camera {
+    /// Messages that nobody took hold the element, which holds the bus.
+    fn drop(&mut self) {
+        self.bus.set_flushing(true);
+    }
 }
 
 impl Camera {
