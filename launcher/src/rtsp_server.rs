@@ -20,6 +20,7 @@ use anyhow::{Context, bail};
 use gst::{glib, prelude::*};
 use gst_app::{AppLeakyType, AppSink, AppSrc};
 use gst_rtsp_server::prelude::*;
+use nvr_core::scene::SceneKind;
 use parking_lot::{Condvar, Mutex};
 
 /// How often sessions that went silent are looked for.
@@ -44,6 +45,7 @@ pub enum Camera {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestSrc {
     pub seed: u64,
+    pub scene: SceneKind,
     pub width: u32,
     pub height: u32,
     /// Frames per second; also the distance of two keyframes.
@@ -56,13 +58,26 @@ pub struct TestSrc {
 
 impl Default for TestSrc {
     fn default() -> Self {
-        Self { seed: 0, width: 1280, height: 720, fps: 25, objects: None, bitrate: 3000 }
+        Self {
+            seed: 0,
+            scene: SceneKind::Yard,
+            width: 1280,
+            height: 720,
+            fps: 25,
+            objects: None,
+            bitrate: 3000,
+        }
     }
 }
 
 impl TestSrc {
     fn launch(&self) -> anyhow::Result<String> {
         let Self { seed, width, height, fps, bitrate, .. } = self;
+        let scene = match self.scene {
+            SceneKind::Yard => "yard",
+            SceneKind::Street => "street",
+            SceneKind::Room => "room",
+        };
         let objects = self.objects.map_or_else(String::new, |n| format!("objects={n}"));
         let encoder = if gst::ElementFactory::find("x264enc").is_some() {
             format!(
@@ -77,7 +92,7 @@ impl TestSrc {
             );
         };
         Ok(format!(
-            "( nvrtestsrc seed={seed} {objects} ! video/x-raw,width={width},height={height},framerate={fps}/1 \
+            "( nvrtestsrc seed={seed} scene={scene} {objects} ! video/x-raw,width={width},height={height},framerate={fps}/1 \
              ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 ! {encoder} \
              ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
         ))

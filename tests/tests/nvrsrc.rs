@@ -386,7 +386,15 @@ fn the_test_source_plays_here_and_over_rtsp() {
         return;
     }
     let server = RtspServer::start().unwrap();
-    let scene = TestSrc { seed: 7, width: 320, height: 180, fps: 10, objects: Some(3), bitrate: 500 };
+    let scene = TestSrc {
+        seed: 7,
+        width: 320,
+        height: 180,
+        fps: 10,
+        objects: Some(3),
+        bitrate: 500,
+        ..TestSrc::default()
+    };
     let uri = server.add_camera("scene", &Camera::TestSrc(scene)).unwrap();
     let player = Player::play(&uri, |_| {});
     let caps = player.picture().caps().unwrap().structure(0).unwrap().to_owned();

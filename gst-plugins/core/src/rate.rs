@@ -5,9 +5,30 @@
 #[derive(Clone, Debug, Default)]
 pub struct RateLimiter {
     due: Option<u64>,
+    phase: Option<f64>,
 }
 
 impl RateLimiter {
+    /// A limiter whose schedule lies at `phase` (0 to 1) of the interval instead of where the first frame happened
+    /// to come. Sources that start together would otherwise be due together for good, and queue for the engine.
+    pub fn with_phase(phase: f64) -> Self {
+        Self { due: None, phase: Some(phase.rem_euclid(1.0)) }
+    }
+
+    /// The limiter of one source of many: phases of successive ids are far apart however many there are
+    /// (multiples of the golden ratio, a low-discrepancy sequence).
+    pub fn for_source(source_id: u32) -> Self {
+        Self::with_phase(f64::from(source_id) * 0.618_033_988_749_895)
+    }
+
+    /// When the frame after the one at `now_ns` is due.
+    fn next_due(&self, now_ns: u64, interval: u64) -> u64 {
+        let Some(phase) = self.phase else { return now_ns + interval };
+        let offset = (phase * interval as f64) as u64;
+        let earliest = now_ns + interval / 2;
+        offset + earliest.saturating_sub(offset).div_ceil(interval.max(1)) * interval
+    }
+
     /// Whether the frame at `now_ns` is due. `max_fps` ≤ 0 lets everything through. A jump of more than two
     /// intervals in either direction starts a new schedule, so a burst is never owed.
     pub fn accept(&mut self, now_ns: u64, max_fps: f64) -> bool {
@@ -25,7 +46,7 @@ impl RateLimiter {
                 true
             }
             _ => {
-                self.due = Some(now_ns + interval);
+                self.due = Some(self.next_due(now_ns, interval));
                 true
             }
         }
@@ -153,7 +174,36 @@ mod tests {
         assert!(limiter.accept(1_000_000_000, 5.0), "time went back: start over");
     }
 
+    #[test]
+    fn sources_that_start_together_are_not_due_together() {
+        const MS: u64 = 1_000_000;
+        let mut due: Vec<u64> = (0..12)
+            .map(|id| {
+                let mut limiter = RateLimiter::for_source(id);
+                assert!(limiter.accept(0, 5.0), "the first frame is taken at once");
+                let taken: Vec<_> = (1..2000).filter(|ms| limiter.accept(ms * MS, 5.0)).collect();
+                assert!(taken.windows(2).all(|pair| pair[1] - pair[0] == 200), "{taken:?}");
+                taken[1] % 200
+            })
+            .collect();
+        due.sort_unstable();
+        let gaps = due.iter().zip(due.iter().skip(1)).map(|(a, b)| b - a).chain([due[0] + 200 - due[11]]);
+        assert!(gaps.clone().min() >= Some(5) && gaps.max() <= Some(30), "{due:?}");
+    }
+
     proptest! {
+        #[test]
+        fn a_phase_takes_what_was_asked(fps_in in 1.0f64..60.0, max_fps in 0.1f64..60.0, phase in -2.0f64..2.0) {
+            let (mut phased, mut plain) = (RateLimiter::with_phase(phase), RateLimiter::default());
+            let (mut with, mut without) = (0u64, 0u64);
+            for i in 0..(fps_in * 30.0) as u64 {
+                let now = (i as f64 * 1e9 / fps_in) as u64;
+                with += u64::from(phased.accept(now, max_fps));
+                without += u64::from(plain.accept(now, max_fps));
+            }
+            prop_assert!(with.abs_diff(without) <= 2 + without / 20, "{with} and {without}");
+        }
+
         #[test]
         fn never_more_than_asked(fps_in in 1.0f64..60.0, max_fps in 0.1f64..60.0) {
             let got = accepted(fps_in, max_fps, 30);

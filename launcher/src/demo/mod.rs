@@ -17,6 +17,7 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use nvr_core::scene::SceneKind;
 
 use self::{frames::FrameTap, listener::Listener, report::Report};
 use crate::{
@@ -188,6 +189,7 @@ fn built_in_cameras(count: u32) -> anyhow::Result<(RtspServer, Vec<String>)> {
         .map(|id| {
             let source = TestSrc {
                 seed: u64::from(id) + 1,
+                scene: SceneKind::ALL[id as usize % SceneKind::ALL.len()],
                 width: WIDTH,
                 height: HEIGHT,
                 fps: CAMERA_FPS,

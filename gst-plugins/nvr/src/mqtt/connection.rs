@@ -448,12 +448,12 @@ mod tests {
         let mut bytes = Vec::new();
         for _ in 0..numbers.next() % 6 {
             let len = numbers.next() % 9;
-            bytes.push(if numbers.next() % 8 == 0 {
+            bytes.push(if numbers.next().is_multiple_of(8) {
                 numbers.next() as u8
             } else {
                 (numbers.next() % 16) as u8 * 16 + 2
             });
-            bytes.push(if numbers.next() % 8 == 0 { numbers.next() as u8 } else { len as u8 });
+            bytes.push(if numbers.next().is_multiple_of(8) { numbers.next() as u8 } else { len as u8 });
             bytes.extend((0..len).map(|_| (numbers.next() % 12) as u8));
         }
         bytes
@@ -461,10 +461,10 @@ mod tests {
 
     #[test]
     fn no_broker_can_make_the_client_panic() {
+        const ROUNDS: usize = 2000;
         gst::init().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        const ROUNDS: usize = 2000;
         let server = std::thread::spawn(move || {
             let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
             for i in 0..ROUNDS {

@@ -39,6 +39,10 @@ use super::{
 
 /// Most sessions that one engine opens by itself; each holds the weights and its working memory.
 const MAX_AUTOMATIC_WORKERS: usize = 8;
+/// How long a job waits for the worker with the warm caches before another worker takes it.
+const PATIENCE_NS: u64 = 10_000_000;
+/// Tensors that are kept beyond those at work.
+const SPARE_TENSORS: usize = 2;
 
 /// What makes two cameras use the same engine.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -226,10 +230,11 @@ impl Shared {
         tensor.unwrap_or_else(|| TensorBuf::new(&self.info.spec.input, 1))
     }
 
-    /// Keeps as many tensors as there are cameras: what all need when all their frames come at once. Giving them
-    /// back and asking for new ones at every such moment would fragment the heap.
-    fn give_tensor(queue: &mut Queue, tensor: TensorBuf) {
-        if queue.free.len() < queue.slots.attached() {
+    /// Keeps as many tensors as are in use at a time when cameras take turns. What a burst needs beyond that, the
+    /// first frames of all cameras for one, goes back to the system.
+    fn give_tensor(&self, queue: &mut Queue, tensor: TensorBuf) {
+        let kept = self.info.workers + self.batching.max + SPARE_TENSORS;
+        if queue.free.len() < kept.min(queue.slots.attached()) {
             queue.free.push(tensor);
         }
     }
@@ -326,22 +331,22 @@ impl Engine {
         if workers.len() < attached.min(self.shared.info.workers) {
             let (shared, runtime, source) = (self.shared.clone(), self.runtime, self.source.clone());
             let first = self.first.lock().take();
-            let thread =
-                std::thread::Builder::new().name(format!("nvrinfer-{}", workers.len())).spawn(move || {
-                    let runner = first.map_or_else(
-                        || {
-                            let session = session::open(runtime, &source, shared.info.device)?;
-                            Ok(Runner::new(session, shared.info.spec.clone()))
-                        },
-                        Ok,
-                    );
-                    match runner {
-                        Ok(runner) => work(&shared, runner),
-                        Err::<_, SessionError>(error) => {
-                            gst::warning!(CAT, "One worker less: {error}");
-                        }
+            let worker = workers.len();
+            let thread = std::thread::Builder::new().name(format!("nvrinfer-{worker}")).spawn(move || {
+                let runner = first.map_or_else(
+                    || {
+                        let session = session::open(runtime, &source, shared.info.device)?;
+                        Ok(Runner::new(session, shared.info.spec.clone()))
+                    },
+                    Ok,
+                );
+                match runner {
+                    Ok(runner) => work(&shared, worker, runner),
+                    Err::<_, SessionError>(error) => {
+                        gst::warning!(CAT, "One worker less: {error}");
                     }
-                });
+                }
+            });
             match thread {
                 Ok(thread) => workers.push(thread),
                 Err(error) => gst::warning!(CAT, "One worker less: {error}"),
@@ -380,7 +385,7 @@ fn try_out(runner: &mut Runner, spec: &ModelSpec, batch: usize) -> Result<(), Ru
     results.into_iter().try_for_each(|result| result.map(|_| ()))
 }
 
-fn work(shared: &Shared, mut runner: Runner) {
+fn work(shared: &Shared, worker: usize, mut runner: Runner) {
     let mut batch: Vec<(SlotId, Job)> = Vec::new();
     let mut gathered = None;
     loop {
@@ -390,7 +395,12 @@ fn work(shared: &Shared, mut runner: Runner) {
                 if queue.stopping {
                     return;
                 }
-                match queue.slots.take(shared.now_ns(), shared.batching, &mut batch) {
+                let now = shared.now_ns();
+                if let Some(due) = queue.slots.leaves_until(worker, PATIENCE_NS, now) {
+                    let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
+                    continue;
+                }
+                match queue.slots.take(now, shared.batching, &mut batch) {
                     Next::Run => break,
                     Next::WaitUntil(due) => {
                         let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
@@ -399,7 +409,7 @@ fn work(shared: &Shared, mut runner: Runner) {
                 }
             }
             if queue.slots.waiting() > 0 {
-                shared.wake.notify_one();
+                shared.wake.notify_all();
             }
         }
         run_batch(shared, &mut runner, &mut batch, &mut gathered);
@@ -456,7 +466,7 @@ fn run_batch(
             queue.slots.done(id);
         }
         for tensor in tensors {
-            Shared::give_tensor(&mut queue, tensor);
+            shared.give_tensor(&mut queue, tensor);
         }
     }
     for (reply, result) in answers {
@@ -531,7 +541,7 @@ impl Client {
         let transform = match preprocessor.run(frame, tensor.as_mut()) {
             Ok(transform) => transform,
             Err(error) => {
-                Shared::give_tensor(&mut shared.queue.lock(), tensor);
+                shared.give_tensor(&mut shared.queue.lock(), tensor);
                 return Err(error);
             }
         };
@@ -546,10 +556,10 @@ impl Client {
         let replaced = matches!(old, Ok(Some(_)));
         if let Ok(Some(old)) = old {
             old.reply.forget();
-            Shared::give_tensor(&mut queue, old.tensor);
+            shared.give_tensor(&mut queue, old.tensor);
         }
         drop(queue);
-        shared.wake.notify_one();
+        shared.wake.notify_all();
         Ok(Submitted { ticket, replaced, preprocess })
     }
 
@@ -564,7 +574,7 @@ impl Client {
         let mut queue = shared.queue.lock();
         if let Some(job) = queue.slots.withdraw(self.slot) {
             job.reply.forget();
-            Shared::give_tensor(&mut queue, job.tensor);
+            shared.give_tensor(&mut queue, job.tensor);
         }
     }
 }
@@ -576,7 +586,7 @@ impl Drop for Client {
             job.reply.forget();
         }
         // The others may have waited for this one to complete a batch.
-        self.engine.shared.wake.notify_one();
+        self.engine.shared.wake.notify_all();
     }
 }
 

@@ -97,7 +97,7 @@ fn decoders_may_keep_their_strides() {
     let sink = sink("mqtt://127.0.0.1:1");
     let mut harness = harness(&sink);
     harness.play();
-    let caps = harness.sinkpad().map_or_else(|| sink.static_pad("sink").unwrap(), |pad| pad);
+    let caps = harness.sinkpad().unwrap_or_else(|| sink.static_pad("sink").unwrap());
     let mut query = gst::query::Allocation::new(None, false);
     assert!(caps.query(&mut query));
     assert!(query.find_allocation_meta::<gst_video::VideoMeta>().is_some());

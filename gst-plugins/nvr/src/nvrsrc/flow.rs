@@ -75,7 +75,7 @@ impl Counters {
 }
 
 impl Flow {
-    pub fn new(element: &NvrSrc, pad: gst::Pad) -> Self {
+    pub fn new(element: &NvrSrc, pad: gst::Pad, source_id: u32) -> Self {
         Self {
             element: element.downgrade(),
             pad,
@@ -88,7 +88,7 @@ impl Flow {
             decode: AtomicI32::new(Decode::Auto as i32),
             latency: AtomicU64::new(0),
             gate: Mutex::default(),
-            stream: Mutex::default(),
+            stream: Mutex::new(Stream { limiter: RateLimiter::for_source(source_id), ..Stream::default() }),
             counters: Counters::default(),
         }
     }

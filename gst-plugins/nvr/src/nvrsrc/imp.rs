@@ -164,7 +164,7 @@ impl NvrSrc {
             running.flow.playing.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        let flow = Arc::new(Flow::new(&self.obj(), self.srcpad.clone()));
+        let flow = Arc::new(Flow::new(&self.obj(), self.srcpad.clone(), self.settings.lock().source_id));
         flow.playing.store(true, Ordering::Relaxed);
         let (mailbox, status) = (Arc::<Mailbox>::default(), Arc::<Mutex<Status>>::default());
         let worker = Worker::new(flow.clone(), mailbox.clone(), status.clone(), self.settings.clone());

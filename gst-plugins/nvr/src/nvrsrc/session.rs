@@ -226,7 +226,8 @@ impl Session {
     }
 
     fn test(&self, settings: &[(String, String)]) -> Result<(), SessionError> {
-        let source = gst::ElementFactory::make("nvrtestsrc").build()?;
+        // A camera does not tell what it shows: the detections downstream are a model's alone, unless asked for.
+        let source = gst::ElementFactory::make("nvrtestsrc").property("ground-truth", false).build()?;
         let mut caps = gst::Caps::new_empty_simple("video/x-raw");
         for (key, value) in settings {
             let wrong = || SessionError::Setting { key: key.clone(), value: value.clone() };
