@@ -91,7 +91,7 @@ fn statistics_are_explained() {
         ExitCode::SUCCESS
     );
     let page = fs::read_to_string(root().join("docs/ref/messages.md")).expect("docs/ref/messages.md");
-    for feature in gst::Registry::get().features_by_plugin("nvr").iter() {
+    for feature in &gst::Registry::get().features_by_plugin("nvr") {
         let Some(factory) = feature.downcast_ref::<gst::ElementFactory>() else { continue };
         let element = factory.create().build().expect("the element is made");
         let stats: Option<gst::Structure> = element.property("stats");
@@ -179,7 +179,7 @@ fn nvr_launch_examples_are_right() {
                 continue;
             }
             if nvr_launch::graph::SHIPPED.iter().all(|shipped| shipped.name != graph) {
-                if !graph.ends_with(".toml") {
+                if Path::new(graph).extension().is_none_or(|extension| extension != "toml") {
                     bad.push(format!("{}: no graph and no command {graph}\n  {command}", page.display()));
                 }
                 continue;

@@ -172,7 +172,7 @@ fn what_is_no_event_is_an_error() {
     assert!(DetectionEvent::from_json(b"\xff\xfe{}").is_err());
     assert!(DetectionEvent::from_json(&vec![b' '; MAX_BYTES + 1]).is_err());
     // Arrays nested without end, and an array that claims four thousand million entries.
-    for bad in [&[0x91; 100_000][..], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[]] {
+    for bad in [&vec![0x91; 100_000][..], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[]] {
         assert!(DetectionEvent::from_msgpack(bad).is_err());
     }
 }
