@@ -108,7 +108,7 @@ fn object<'a>(frame: &Frame<'_>, d: &'a Detection, bbox: BBox) -> Object<'a> {
                 y_max: round((bbox.y + bbox.height) / height, 6),
                 y_min: round(bbox.y / height, 6),
             },
-            confidence: round(d.confidence.into(), 4),
+            confidence: round(f64::from(d.confidence).clamp(0.0, 1.0), 4),
             label: &d.class_name,
             label_id: d.class_id,
         },

@@ -58,7 +58,7 @@ impl Serialize for Object<'_> {
         if let Some(id) = d.class_id {
             s.serialize_field("class_id", &id)?;
         }
-        s.serialize_field("confidence", &round(d.confidence.into(), 4))?;
+        s.serialize_field("confidence", &round(f64::from(d.confidence).clamp(0.0, 1.0), 4))?;
         s.serialize_field("bbox", bbox)?;
         if let Some(id) = d.tracker_id {
             s.serialize_field("tracker_id", &id)?;

@@ -1,4 +1,4 @@
-//! `nvrsrc`: a camera as one element that never gives up. See [`imp`] for the documentation of the element.
+//! `nvrsrc`: a camera as one element that never gives up. `imp.rs` has the documentation of the element.
 
 mod address;
 mod codec;
