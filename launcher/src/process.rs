@@ -78,3 +78,10 @@ pub fn tune_allocator() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1024 * 1024);
     }
 }
+
+/// A file in `folder` that is given its name when it is complete, with the permissions of any new file: a service of
+/// another user may have to read it.
+pub fn readable_temporary(folder: &std::path::Path) -> std::io::Result<tempfile::NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
+}

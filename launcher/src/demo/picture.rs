@@ -8,6 +8,7 @@ use super::{
     canvas::{Canvas, Colour},
     report::Tile,
 };
+use crate::process;
 
 const TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(10);
 const GAP: usize = 4;
@@ -27,7 +28,7 @@ pub(super) fn write(path: &Path, tiles: &[&Tile], width: u32, height: u32) -> Re
     let png = encode(&canvas)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let text = |error: std::io::Error| error.to_string();
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(text)?;
+    let mut file = process::readable_temporary(folder).map_err(text)?;
     file.write_all(&png).map_err(text)?;
     file.persist(path).map(drop).map_err(|error| text(error.error))
 }

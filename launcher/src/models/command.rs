@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cli::{CommandResult, Failure},
     diagnostics::hint,
+    process,
     redact::redact,
 };
 
@@ -196,7 +197,7 @@ fn copy(source: &Path, target: &Path, sha256: Option<&str>, known: &[Known]) -> 
     }
     let folder = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail(folder))?;
-    let mut part = tempfile::NamedTempFile::new_in(folder).map_err(fail(folder))?;
+    let mut part = process::readable_temporary(folder).map_err(fail(folder))?;
     let mut reader = fs::File::open(source).map_err(fail(source))?;
     io::copy(&mut reader, &mut part).map_err(fail(target))?;
     part.as_file_mut().sync_all().map_err(fail(target))?;
@@ -220,7 +221,7 @@ fn write_facts(model: &Path, entry: Option<&Known>, origin: &str, sha256: &str) 
     };
     let text = facts(entry, &origin, sha256, bytes);
     let fail = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
-    let mut part = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("."))).map_err(fail)?;
+    let mut part = process::readable_temporary(path.parent().unwrap_or(Path::new("."))).map_err(fail)?;
     part.write_all(text.as_bytes()).map_err(fail)?;
     part.persist(&path).map_err(|error| fail(error.error))?;
     Ok(())

@@ -1,6 +1,7 @@
 //! `nvrinfer`: object detection on raw video, as metadata.
 
 mod engine;
+mod exit;
 mod frames;
 mod imp;
 mod model_files;

@@ -133,6 +133,7 @@ fn load(path: &Path) -> Result<Runtime, RuntimeError> {
         let shared_arena = share_arena(&environment)
             .inspect_err(|error| gst::info!(CAT, "Every session has an arena of its own: {error}"))
             .is_ok();
+        super::exit::guard();
         let environment = EnvironmentHandle(environment);
         Ok(Runtime { environment, path: absolute.clone(), build: ort::info().to_owned(), shared_arena })
     }))

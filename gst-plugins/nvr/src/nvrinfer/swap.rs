@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::{
     CAT, NvrInfer,
     engine::{Client, EngineKey, LoadError},
+    exit::Busy,
     imp, model_files, registry,
     settings::Settings,
 };
@@ -85,8 +86,12 @@ pub fn begin(element: &NvrInfer, model: &str) {
     if !spawn {
         return;
     }
-    let weak = element.downgrade();
-    if let Err(error) = thread::Builder::new().name("nvrinfer-load".into()).spawn(move || serve(&weak, run)) {
+    let (weak, busy) = (element.downgrade(), Busy::new());
+    let thread = thread::Builder::new().name("nvrinfer-load".into()).spawn(move || {
+        serve(&weak, run);
+        drop(busy);
+    });
+    if let Err(error) = thread {
         imp.with_state(|state| state.swap = Swap::default());
         imp.model_failed(model, &format!("no thread to load it: {error}"));
     }
@@ -136,7 +141,8 @@ fn finish(imp: &imp::NvrInfer, run: u64, model: &str, result: &Result<Arc<Client
 
 /// Drops a client elsewhere: the last one waits for its engine's threads, for which no frame should wait.
 pub fn retire(client: Arc<Client>) {
-    static RETIRED: LazyLock<Option<Mutex<Sender<Arc<Client>>>>> = LazyLock::new(|| {
+    type Retired = (Arc<Client>, Busy);
+    static RETIRED: LazyLock<Option<Mutex<Sender<Retired>>>> = LazyLock::new(|| {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::Builder::new()
             .name("nvrinfer-retire".into())
@@ -144,6 +150,6 @@ pub fn retire(client: Arc<Client>) {
         thread.is_ok().then(|| Mutex::new(sender))
     });
     if let Some(retired) = &*RETIRED {
-        let _ = retired.lock().send(client);
+        let _ = retired.lock().send((client, Busy::new()));
     }
 }
