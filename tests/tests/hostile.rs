@@ -1,6 +1,6 @@
 //! What a camera sends is not to be trusted: a damaged stream goes through decoder, detector and sink.
 //!
-//! `NVR_HOSTILE_PICTURES` sets how many pictures are damaged; 10,000 take about a minute.
+//! `NVR_HOSTILE_PICTURES` sets how many pictures are damaged; 10,000 take about twenty seconds.
 
 use gst::prelude::*;
 use gst_app::{AppSink, AppSrc};
