@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod decode;
 pub mod detection;
+pub mod draw;
 pub mod event;
 pub mod frame;
 pub mod geometry;
