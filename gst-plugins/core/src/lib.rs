@@ -10,6 +10,7 @@ pub mod event;
 pub mod frame;
 pub mod geometry;
 pub mod model;
+pub mod overlay;
 pub mod preprocess;
 pub mod rate;
 pub mod scene;
