@@ -5,6 +5,7 @@ pub mod meta;
 pub mod mqtt;
 pub mod nvrinfer;
 pub mod nvrmqttsink;
+pub mod nvroverlay;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
 
@@ -13,7 +14,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrsrc::register(plugin)?;
     nvrtestsrc::register(plugin)?;
     nvrinfer::register(plugin)?;
-    nvrmqttsink::register(plugin)
+    nvrmqttsink::register(plugin)?;
+    nvroverlay::register(plugin)
 }
 
 gst::plugin_define!(

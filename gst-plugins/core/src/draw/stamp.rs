@@ -5,7 +5,7 @@
 //! included, so lines of one pixel keep half of their colour and no colour runs out of a shape.
 
 use super::canvas::Canvas;
-use super::colour::{Rgba, div255};
+use super::colour::Rgba;
 use crate::frame::{ColorMatrix, ColorRange, Frame, FrameError, FrameMut, PixelFormat};
 
 /// Transparent pixels between two opaque ones that are cheaper blended than skipped.
@@ -357,6 +357,7 @@ fn clip(start: i32, length: u32, end: usize) -> std::ops::Range<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::colour::div255;
     use super::*;
     use crate::frame::PlaneMut;
     use proptest::prelude::*;

@@ -11,6 +11,8 @@ use crate::geometry::Rect;
 const MAX_TRAILS: usize = 64;
 /// Dark edges on both sides of a coloured line.
 const EDGE: Rgba = Rgba { r: 0, g: 0, b: 0, a: 150 };
+/// Dark edges of trails, which lie on the ground and must not look like shadows.
+const TRAIL_EDGE: Rgba = Rgba { r: 0, g: 0, b: 0, a: 70 };
 /// Ground of the lines of text.
 const PANEL: Rgba = Rgba { r: 0, g: 0, b: 0, a: 140 };
 
@@ -96,7 +98,9 @@ pub fn plan(
         taken: Vec::new(),
     };
     if style.tracks {
-        picks.iter().for_each(|pick| layout.trails(pick));
+        for pick in picks {
+            layout.trails(pick);
+        }
     }
     let mut boxes: Vec<_> = picks
         .iter()
@@ -115,6 +119,8 @@ pub fn plan(
     for (seen, rect) in boxes.iter().rev() {
         layout.outline(rect, style.colours.of(&seen.class));
     }
+    // Labels keep clear of the lines of text.
+    let lines = if style.latency || style.fps { layout.lines(picks) } else { Vec::new() };
     if style.labels || style.confidence || style.tracks {
         let mut labels = Vec::new();
         let mut text = String::new();
@@ -139,9 +145,7 @@ pub fn plan(
         }
         layout.pieces.extend(labels.into_iter().rev());
     }
-    if style.latency || style.fps {
-        layout.lines(picks);
-    }
+    layout.pieces.extend(lines);
     layout.pieces
 }
 
@@ -239,7 +243,7 @@ impl Layout<'_> {
         let shown = pick.sighting();
         let oldest = shown.capture_ns.saturating_sub(self.style.trail_ns);
         let age = |ns: u64| shown.capture_ns.saturating_sub(ns) as f32 / self.style.trail_ns.max(1) as f32;
-        let thick = (self.line as f32 * 1.3).max(1.5);
+        let thick = (self.line as f32 * 1.5).max(1.5);
         for seen in shown.seen.iter().filter(|seen| seen.track.is_some()).take(MAX_TRAILS) {
             let mut points: Vec<Vertex> = Vec::new();
             let past = pick.history().take_while(|past| past.capture_ns >= oldest);
@@ -249,7 +253,7 @@ impl Layout<'_> {
                 let vertex = Vertex {
                     x: rect.x + rect.width / 2.0,
                     y: rect.bottom(),
-                    alpha: 0.9 * (1.0 - age(past.capture_ns)),
+                    alpha: 1.0 - age(past.capture_ns).powi(2),
                 };
                 let moved = |last: &Vertex| (last.x - vertex.x).hypot(last.y - vertex.y) >= thick;
                 if points.last().is_none_or(moved) {
@@ -273,14 +277,15 @@ impl Layout<'_> {
             for point in &mut points {
                 (point.x, point.y) = (point.x - left, point.y - top);
             }
-            canvas.stroke(&points, thick + 2.0, EDGE);
+            canvas.stroke(&points, thick + 2.0, TRAIL_EDGE);
             canvas.stroke(&points, thick, self.style.colours.of(&seen.class));
             self.pieces.push(Piece::Picture { x: left as i32, y: top as i32, canvas });
         }
     }
 
     /// One line per publisher at the bottom right, the first one lowest.
-    fn lines(&mut self, picks: &[Pick<'_>]) {
+    fn lines(&mut self, picks: &[Pick<'_>]) -> Vec<Piece> {
+        let mut lines = Vec::new();
         let size = (self.font * 0.85).max(9.0);
         let margin = (self.font * 0.4).round();
         let mut bottom = self.height - margin;
@@ -291,6 +296,7 @@ impl Layout<'_> {
                 picks.iter().filter(|other| other.publisher.model == pick.publisher.model).count() > 1;
             let who = if shared { &pick.publisher.instance } else { &pick.publisher.model };
             text.extend(who.chars().filter(|c| !c.is_control()).take(64));
+            let before = text.len();
             // Writing to a string cannot fail.
             if let Some(fps) = sighting.fps.filter(|_| self.style.fps) {
                 let _ = write!(text, "  {fps:.1} fps");
@@ -298,15 +304,20 @@ impl Layout<'_> {
             if let Some(latency) = sighting.latency_ms.filter(|_| self.style.latency) {
                 let _ = write!(text, "  {latency:.0} ms");
             }
+            if text.len() == before {
+                continue;
+            }
             let text = Typeface::fit(text.trim(), size, (self.width - 3.0 * size).max(size));
             let canvas = Canvas::label(self.typeface, &text, size, Rgba::WHITE, PANEL);
             let top = bottom - canvas.height() as f32;
             if top < 0.0 {
-                return;
+                break;
             }
             let x = (self.width - margin - canvas.width() as f32).max(0.0).round() as i32;
-            self.pieces.push(Piece::Picture { x, y: top as i32, canvas });
+            self.taken.push(Rect::new(x as f32, top, canvas.width() as f32, canvas.height() as f32));
+            lines.push(Piece::Picture { x, y: top as i32, canvas });
             bottom = top - 2.0;
         }
+        lines
     }
 }

@@ -238,7 +238,12 @@ fn switches_leave_things_out() {
     assert!(track < name);
     assert!(width(&Style::default()) > name + track);
     let lines = Style { fps: true, latency: true, ..none };
-    assert_eq!(pictures(&drawn(vec![], &lines, (640, 360))).len(), 1);
+    assert!(pictures(&drawn(vec![], &lines, (640, 360))).is_empty(), "nothing is known of rate and latency");
+    let mut timeline = Timeline::default();
+    timeline.add("a", "m", Sighting { fps: Some(5.0), ..sighting(1000, vec![]) }, 0);
+    let picks = timeline.latest(&Filter::default(), 0, 1);
+    let pieces = plan(&picks, &lines, (640, 360), &mut Typeface::new());
+    assert_eq!(pictures(&pieces).len(), 1);
 }
 
 #[test]
