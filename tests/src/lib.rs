@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod detector;
+pub mod golden;
 pub mod markdown;
 pub mod mosquitto;
 pub mod picture;
