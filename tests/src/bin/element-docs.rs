@@ -49,6 +49,16 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         "gst-launch-1.0 rtspsrc location=rtsp://camera.example/stream ! rtph264depay ! h264parse ! avdec_h264 \
          ! nvrinfer model=yolox-nano ! nvrmqttsink source-id=0 broker=mqtt://localhost:1883",
     ),
+    (
+        "nvroverlay",
+        "Boxes on video: those that nvrmqttsink publishes for a camera, in whatever process, those that the frames \
+         carry, or both. With `sync=timestamp` an event is shown on the frame that it was made from, and video waits for \
+         it for at most `max-wait`; with `sync=latest` nothing waits. Draws into the frames without converting them, or \
+         attaches a GstVideoOverlayCompositionMeta where downstream takes one. See [boxes on \
+         video](../guide/overlay.md).",
+        "gst-launch-1.0 nvrsrc uri=rtsp://camera.example/stream ! nvroverlay source-id=0 \
+         broker=mqtt://localhost:1883 sync=timestamp ! videoconvert ! autovideosink",
+    ),
 ];
 
 fn main() -> Result<()> {

@@ -79,15 +79,31 @@ impl Canvas {
         let (cx, cy) = (x + half_w, y + half_h);
         let rows = reach(y, y + height, self.height);
         let columns = reach(x, x + width, self.width);
+        // Whole pixels between the corners need no arithmetic.
+        let whole = [x, y, width, height].iter().all(|v| v.fract() == 0.0);
+        let source = colour.premultiplied();
         for row in rows {
-            for column in columns.clone() {
+            let start = row * self.width as usize;
+            let from_edge = (row as f32 - y).min(y + height - 1.0 - row as f32);
+            let inset = if from_edge >= radius { 0.0 } else { radius };
+            let (from, to) = ((x + inset).ceil(), (x + width - inset).floor());
+            let full = if whole && from < to {
+                let clamp = |v: f32| (v.max(0.0) as usize).clamp(columns.start, columns.end);
+                clamp(from)..clamp(to)
+            } else {
+                columns.start..columns.start
+            };
+            for pixel in &mut self.pixels[start + full.start..start + full.end] {
+                over(pixel, source);
+            }
+            for column in columns.clone().filter(|column| !full.contains(column)) {
                 // Distance to the outline, negative inside.
                 let dx = ((column as f32 + 0.5) - cx).abs() - (half_w - radius);
                 let dy = ((row as f32 + 0.5) - cy).abs() - (half_h - radius);
                 let outside = dx.max(0.0).hypot(dy.max(0.0));
                 let distance = outside + dx.max(dy).min(0.0) - radius;
                 let coverage = (0.5 - distance).clamp(0.0, 1.0);
-                self.blend(row * self.width as usize + column, coverage, colour);
+                self.blend(start + column, coverage, colour);
             }
         }
     }

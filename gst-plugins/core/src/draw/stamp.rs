@@ -102,12 +102,11 @@ impl Stamp {
             let first = (columns.start as i64 - i64::from(x)) as usize;
             &canvas.pixels()[from + first..][..columns.len()]
         };
-        let codes = self.codes;
         for row in rows.clone() {
-            self.planes[0].row(row, columns.start, source(row), |p| codes.full(p), self.target.format);
+            self.first_row(row, columns.start, source(row));
         }
         if self.subsampled() {
-            let (mut line, width) = (Vec::new(), self.target.width);
+            let (mut line, mut means, width) = (Vec::new(), Vec::new(), self.target.width);
             for chroma_row in rows.start / 2..rows.end.div_ceil(2) {
                 let first = columns.start / 2;
                 line.clear();
@@ -122,61 +121,70 @@ impl Stamp {
                         }
                     }
                 }
-                let means: Vec<[u8; 4]> = line
-                    .iter()
-                    .enumerate()
-                    .map(|(n, sum)| {
-                        let pixels = lines * if (first + n) * 2 + 1 < width { 2 } else { 1 };
-                        sum.map(|value| ((value + pixels / 2) / pixels) as u8)
-                    })
-                    .collect();
+                means.clear();
+                means.extend(line.iter().enumerate().map(|(n, sum): (usize, &[u32; 4])| {
+                    // One, two or four: division is a shift.
+                    let shift = (lines - 1) + u32::from((first + n) * 2 + 1 < width);
+                    sum.map(|value| ((value + (1 << shift) / 2) >> shift) as u8)
+                }));
                 self.chroma_row(chroma_row, first, &means);
             }
         }
     }
 
     /// Adds a rectangle of one colour: x, y of its top left corner, width, height.
-    pub fn fill(&mut self, (x, y): (i32, i32), (width, height): (u32, u32), colour: Rgba) {
-        let columns = clip(x, width, self.target.width);
+    pub fn fill(&mut self, at: (i32, i32), (width, height): (u32, u32), colour: Rgba) {
+        // No frame is wider, and a hostile width must not cost memory.
+        let left = i64::from(at.0).max(-1);
+        let width = (i64::from(at.0) + i64::from(width) - left).clamp(0, self.target.width as i64 + 1);
+        self.bars((left.min(i64::from(i32::MAX)) as i32, at.1), height, &vec![colour; width as usize]);
+    }
+
+    /// Adds the same row of pixels `height` times: vertical stripes, with their top left corner at `x`, `y`.
+    pub fn bars(&mut self, (x, y): (i32, i32), height: u32, row: &[Rgba]) {
+        let columns = clip(x, row.len().min(u32::MAX as usize) as u32, self.target.width);
         let rows = clip(y, height, self.target.height);
-        let pixel = colour.premultiplied();
-        if columns.is_empty() || rows.is_empty() || pixel[3] == 0 {
+        if columns.is_empty() || rows.is_empty() {
             return;
         }
-        let codes = self.codes;
-        let line = vec![pixel; columns.len()];
-        let layer = &mut self.planes[0];
-        layer.row(rows.start, columns.start, &line, |p| codes.full(p), self.target.format);
-        layer.repeat(rows.start + 1..rows.end, 1);
+        let first = (columns.start as i64 - i64::from(x)) as usize;
+        let line: Vec<_> =
+            row[first..][..columns.len()].iter().map(|colour| colour.premultiplied()).collect();
+        let count = self.first_row(rows.start, columns.start, &line);
+        self.planes[0].repeat(rows.start + 1..rows.end, count);
         if !self.subsampled() {
             return;
         }
-        // Of two rows that share chroma, none, one or both are covered; so are columns.
-        let share = |covered: &std::ops::Range<usize>, at: usize, end: usize| {
-            let pair = at * 2..(at * 2 + 2).min(end);
-            let common = pair.end.min(covered.end) - pair.start.max(covered.start);
-            common as f32 / pair.len() as f32
-        };
-        let chroma_columns = columns.start / 2..columns.end.div_ceil(2);
+        // Of two rows that share chroma, one or both are covered; so are columns.
+        let chroma_first = columns.start / 2;
+        let mut chroma = vec![[0_u8; 4]; columns.end.div_ceil(2) - chroma_first];
         let mut previous = None;
         for row in rows.start / 2..rows.end.div_ceil(2) {
-            let covered = share(&rows, row, self.target.height);
-            if previous == Some(covered) {
-                self.planes[1].repeat(row..row + 1, 1);
-                if self.target.format == PixelFormat::I420 {
-                    self.planes[2].repeat(row..row + 1, 1);
-                }
+            let pair = row * 2..(row * 2 + 2).min(self.target.height);
+            let covered = pair.end.min(rows.end) - pair.start.max(rows.start);
+            let share = (covered, pair.len());
+            if let Some((before, counts)) = previous
+                && before == share
+            {
+                let [one, two]: [usize; 2] = counts;
+                self.planes[1].repeat(row..row + 1, one);
+                self.planes[2].repeat(row..row + 1, two);
                 continue;
             }
-            previous = Some(covered);
-            let line: Vec<_> = chroma_columns
-                .clone()
-                .map(|column| {
-                    let weight = covered * share(&columns, column, self.target.width);
-                    pixel.map(|c| (f32::from(c) * weight).round() as u8)
-                })
-                .collect();
-            self.chroma_row(row, chroma_columns.start, &line);
+            for (n, mean) in chroma.iter_mut().enumerate() {
+                let column = (chroma_first + n) * 2;
+                let pair = column..(column + 2).min(self.target.width);
+                let inside = pair.start.max(columns.start)..pair.end.min(columns.end);
+                let pixels = (pair.len() * share.1) as u32;
+                let mut sum = [0_u32; 4];
+                for pixel in &line[inside.start - columns.start..inside.end - columns.start] {
+                    for (sum, value) in sum.iter_mut().zip(pixel) {
+                        *sum += u32::from(*value);
+                    }
+                }
+                *mean = sum.map(|sum| ((sum * share.0 as u32 + pixels / 2) / pixels) as u8);
+            }
+            previous = Some((share, self.chroma_row(row, chroma_first, &chroma)));
         }
     }
 
@@ -207,56 +215,76 @@ impl Stamp {
         matches!(self.target.format, PixelFormat::Nv12 | PixelFormat::I420)
     }
 
-    fn chroma_row(&mut self, row: usize, first: usize, pixels: &[[u8; 4]]) {
-        let (codes, format) = (self.codes, self.target.format);
+    /// Adds pixels to the first plane. How many runs that took.
+    fn first_row(&mut self, row: usize, first: usize, pixels: &[[u8; 4]]) -> usize {
+        let codes = self.codes;
+        let layer = &mut self.planes[0];
+        match self.target.format {
+            PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8 => {
+                layer.row(row, first, pixels, |p| [codes.code(0, p)])
+            }
+            PixelFormat::Rgb => layer.row(row, first, pixels, |[r, g, b, _]| [r, g, b]),
+            PixelFormat::Bgr => layer.row(row, first, pixels, |[r, g, b, _]| [b, g, r]),
+            PixelFormat::Rgbx => layer.row(row, first, pixels, |[r, g, b, _]| [r, g, b, 0]),
+            PixelFormat::Bgrx => layer.row(row, first, pixels, |[r, g, b, _]| [b, g, r, 0]),
+        }
+    }
+
+    /// Adds pixels of half size to the other planes. How many runs that took in each.
+    fn chroma_row(&mut self, row: usize, first: usize, pixels: &[[u8; 4]]) -> [usize; 2] {
+        let codes = self.codes;
         let [_, second, third] = &mut self.planes;
-        if format == PixelFormat::Nv12 {
-            second.row(row, first, pixels, |p| Bytes::two(codes.chroma(p)), format);
+        if self.target.format == PixelFormat::Nv12 {
+            [second.row(row, first, pixels, |p| [codes.code(1, p), codes.code(2, p)]), 0]
         } else {
-            second.row(row, first, pixels, |p| Bytes::one(codes.chroma(p)[0]), format);
-            third.row(row, first, pixels, |p| Bytes::one(codes.chroma(p)[1]), format);
+            [
+                second.row(row, first, pixels, |p| [codes.code(1, p)]),
+                third.row(row, first, pixels, |p| [codes.code(2, p)]),
+            ]
         }
     }
 }
 
 impl Layer {
-    /// Adds the pixels of one row that are not transparent, the first of which is at column `first`.
-    fn row(
+    /// Adds the pixels of one row that are not transparent, the first of which is at column `first`, `N` bytes each.
+    /// Of four bytes the last is not ours. How many runs that took.
+    fn row<const N: usize>(
         &mut self,
         row: usize,
         first: usize,
         pixels: &[[u8; 4]],
-        bytes: impl Fn([u8; 4]) -> Bytes,
-        format: PixelFormat,
-    ) {
+        bytes: impl Fn([u8; 4]) -> [u8; N],
+    ) -> usize {
+        let before = self.runs.len();
         let mut at = 0;
         while let Some(start) = pixels[at..].iter().position(|p| p[3] > 0).map(|n| at + n) {
             let mut end = start;
             while let Some(next) = pixels[end..].iter().take(GAP).position(|p| p[3] > 0) {
                 end += next + 1;
             }
-            let (data, mut size) = (self.new.len(), 0);
-            let mut opaque = true;
-            for pixel in &pixels[start..end] {
-                let values = bytes(*pixel);
-                size = values.count;
-                self.new.extend_from_slice(&values.values[..size]);
-                let keep = 255 - pixel[3];
-                // The fourth byte is not ours.
-                let fourth = matches!(format, PixelFormat::Rgbx | PixelFormat::Bgrx);
-                opaque &= keep == 0 && !fourth;
-                let kept = [keep, keep, keep, 255];
-                self.keep.extend_from_slice(&kept[..size]);
+            let run = &pixels[start..end];
+            let data = self.new.len();
+            self.new.resize(data + run.len() * N, 0);
+            self.keep.resize(data + run.len() * N, 0);
+            for (new, pixel) in self.new[data..].chunks_exact_mut(N).zip(run) {
+                new.copy_from_slice(&bytes(*pixel));
+            }
+            for (keep, pixel) in self.keep[data..].chunks_exact_mut(N).zip(run) {
+                keep.fill(255 - pixel[3]);
+                if N == 4 {
+                    keep[3] = 255;
+                }
             }
             self.runs.push(Run {
                 row: row as u32,
-                start: ((first + start) * size) as u32,
-                len: ((end - start) * size) as u32,
+                start: ((first + start) * N) as u32,
+                len: (run.len() * N) as u32,
                 data: data as u32,
-                opaque,
+                opaque: N < 4 && run.iter().all(|pixel| pixel[3] == 255),
             });
             at = end;
         }
+        self.runs.len() - before
     }
 
     /// Adds the last `count` runs again on other rows, with the same bytes.
@@ -271,27 +299,9 @@ impl Layer {
     }
 }
 
-/// The bytes of one pixel in one plane.
-#[derive(Clone, Copy)]
-struct Bytes {
-    values: [u8; 4],
-    count: usize,
-}
-
-impl Bytes {
-    fn one(value: u8) -> Self {
-        Self { values: [value, 0, 0, 0], count: 1 }
-    }
-
-    fn two([a, b]: [u8; 2]) -> Self {
-        Self { values: [a, b, 0, 0], count: 2 }
-    }
-}
-
 /// From premultiplied RGBA to premultiplied codes of a format, in fixed point.
 #[derive(Clone, Copy, Debug)]
 struct Codes {
-    format: PixelFormat,
     /// For luma, blue and red difference: weights of red, green, blue and opacity.
     weights: [[i32; 4]; 3],
 }
@@ -315,27 +325,15 @@ impl Codes {
             [-kr * cb, -kg * cb, (1.0 - kb) * cb, 128.0 / 255.0],
             [(1.0 - kr) * cr, -kg * cr, -kb * cr, 128.0 / 255.0],
         ];
-        Self { format: target.format, weights: rows.map(|row| row.map(|w| (w * ONE).round() as i32)) }
+        Self { weights: rows.map(|row| row.map(|w| (w * ONE).round() as i32)) }
     }
 
+    #[inline]
     fn code(&self, which: usize, pixel: [u8; 4]) -> u8 {
-        let sum: i32 = self.weights[which].iter().zip(pixel).map(|(w, c)| w * i32::from(c)).sum();
+        let [r, g, b, a] = self.weights[which];
+        let [pr, pg, pb, pa] = pixel.map(i32::from);
+        let sum = r * pr + g * pg + b * pb + a * pa;
         ((sum + (1 << 15)) >> 16).clamp(0, i32::from(pixel[3])) as u8
-    }
-
-    /// The first plane.
-    fn full(&self, p: [u8; 4]) -> Bytes {
-        match self.format {
-            PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8 => Bytes::one(self.code(0, p)),
-            PixelFormat::Rgb => Bytes { values: p, count: 3 },
-            PixelFormat::Bgr => Bytes { values: [p[2], p[1], p[0], 0], count: 3 },
-            PixelFormat::Rgbx => Bytes { values: [p[0], p[1], p[2], 0], count: 4 },
-            PixelFormat::Bgrx => Bytes { values: [p[2], p[1], p[0], 0], count: 4 },
-        }
-    }
-
-    fn chroma(&self, p: [u8; 4]) -> [u8; 2] {
-        [self.code(1, p), self.code(2, p)]
     }
 }
 

@@ -53,14 +53,24 @@ impl Default for Style {
 /// One thing to draw.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Piece {
-    Fill { x: i32, y: i32, width: u32, height: u32, colour: Rgba },
-    Picture { x: i32, y: i32, canvas: Canvas },
+    /// The same row of pixels, `height` times.
+    Bars {
+        x: i32,
+        y: i32,
+        height: u32,
+        row: Vec<Rgba>,
+    },
+    Picture {
+        x: i32,
+        y: i32,
+        canvas: Canvas,
+    },
 }
 
 impl Piece {
     pub fn stamp(&self, stamp: &mut Stamp) {
         match self {
-            Self::Fill { x, y, width, height, colour } => stamp.fill((*x, *y), (*width, *height), *colour),
+            Self::Bars { x, y, height, row } => stamp.bars((*x, *y), *height, row),
             Self::Picture { x, y, canvas } => stamp.picture(canvas, *x, *y),
         }
     }
@@ -159,20 +169,6 @@ fn scaled(rect: &Rect, (x, y): (f32, f32)) -> Rect {
     Rect::new(rect.x * x, rect.y * y, rect.width * x, rect.height * y)
 }
 
-/// The four sides of a frame inside of left, top, right and bottom, that do not overlap.
-fn strips((left, top, right, bottom): (i32, i32, i32, i32), thick: i32, colour: Rgba) -> [Option<Piece>; 4] {
-    [
-        (left, top, right, top + thick),
-        (left, bottom - thick, right, bottom),
-        (left, top + thick, left + thick, bottom - thick),
-        (right - thick, top + thick, right, bottom - thick),
-    ]
-    .map(|(x, y, right, bottom)| {
-        let (width, height) = (u32::try_from(right - x).ok()?, u32::try_from(bottom - y).ok()?);
-        (width > 0 && height > 0).then_some(Piece::Fill { x, y, width, height, colour })
-    })
-}
-
 struct Layout<'a> {
     style: &'a Style,
     width: f32,
@@ -187,24 +183,40 @@ struct Layout<'a> {
 }
 
 impl Layout<'_> {
-    /// The line lies inside of the box, so that its outer edge is the box; dark edges are beside it.
+    /// The line lies inside of the box, so that its outer edge is the box; dark edges are beside it. Drawn in bands
+    /// from top to bottom, so that each row of pixels is one piece of work.
     fn outline(&mut self, rect: &Rect, colour: Rgba) {
         let (left, top) = (rect.x.round() as i32, rect.y.round() as i32);
         let (right, bottom) = (rect.right().round() as i32, rect.bottom().round() as i32);
         let edge = (self.line + 2) / 4 + i32::from(self.line < 2);
         let line = self.line.min((right - left) / 4).min((bottom - top) / 4).max(1);
-        let mut rings = vec![
-            strips((left - edge, top - edge, right + edge, bottom + edge), edge, EDGE),
-            strips((left, top, right, bottom), line, colour),
-        ];
-        if right - left > 4 * line && bottom - top > 4 * line {
-            let inner = (left + line, top + line, right - line, bottom - line);
-            rings.push(strips(inner, edge, EDGE));
+        let mut band = |x: i32, y: i32, height: i32, parts: &[(i32, Rgba)]| {
+            let row: Vec<_> = parts
+                .iter()
+                .flat_map(|(count, colour)| std::iter::repeat_n(*colour, (*count).max(0) as usize))
+                .collect();
+            if height > 0 && !row.is_empty() {
+                self.pieces.push(Piece::Bars { x, y, height: height as u32, row });
+            }
+        };
+        let (x, width) = (left - edge, right - left);
+        band(x, top - edge, edge, &[(width + 2 * edge, EDGE)]);
+        let solid = [(edge, EDGE), (width, colour), (edge, EDGE)];
+        if width <= 4 * line || bottom - top <= 4 * line {
+            band(x, top, bottom - top, &solid);
+        } else {
+            let inner = width - 2 * line;
+            let rim = [(edge, EDGE), (line, colour), (inner, EDGE), (line, colour), (edge, EDGE)];
+            let side = [(edge, EDGE), (line, colour), (edge, EDGE)];
+            let height = bottom - top - 2 * (line + edge);
+            band(x, top, line, &solid);
+            band(x, top + line, edge, &rim);
+            band(x, top + line + edge, height, &side);
+            band(right - line - edge, top + line + edge, height, &side);
+            band(x, bottom - line - edge, edge, &rim);
+            band(x, bottom - line, line, &solid);
         }
-        // Side by side, so that what is near stands together.
-        for side in 0..4 {
-            self.pieces.extend(rings.iter().filter_map(|strips| strips[side].clone()));
-        }
+        band(x, bottom, edge, &[(width + 2 * edge, EDGE)]);
     }
 
     /// A tag in the colour of the box: above it, else inside, else below, where no other tag is; always whole.

@@ -202,7 +202,7 @@ fn pictures(pieces: &[Piece]) -> Vec<Rect> {
         Piece::Picture { x, y, canvas } => {
             Some(Rect::new(*x as f32, *y as f32, canvas.width() as f32, canvas.height() as f32))
         }
-        Piece::Fill { .. } => None,
+        Piece::Bars { .. } => None,
     };
     pieces.iter().filter_map(rect).collect()
 }
@@ -214,12 +214,12 @@ fn boxes_are_scaled_to_the_stream() {
     let colour = ClassColours::default().of("car");
     let mut bounds = (i32::MAX, i32::MAX, 0, 0);
     for piece in &pieces {
-        if let Piece::Fill { x, y, width, height, colour: c } = piece
-            && *c == colour
-        {
-            let (right, bottom) = (x + *width as i32, y + *height as i32);
-            bounds = (bounds.0.min(*x), bounds.1.min(*y), bounds.2.max(right), bounds.3.max(bottom));
-        }
+        let Piece::Bars { x, y, height, row } = piece else { continue };
+        let Some(first) = row.iter().position(|c| *c == colour) else { continue };
+        let last = row.iter().rposition(|c| *c == colour).unwrap_or(first);
+        let (right, bottom) = (x + last as i32 + 1, y + *height as i32);
+        bounds =
+            (bounds.0.min(x + first as i32), bounds.1.min(*y), bounds.2.max(right), bounds.3.max(bottom));
     }
     assert_eq!(bounds, (128, 72, 768, 432), "the coloured line's outer edge is the box");
     let labels = pictures(&pieces);

@@ -42,7 +42,7 @@
 //! Lock order: `line`'s own lock and `output` are never held together; neither is `settings` with another.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::glib;
@@ -53,13 +53,13 @@ use nvr_core::overlay::{Sighting, Timeline};
 use parking_lot::Mutex;
 
 use super::Sync;
+use super::caps::{accepted, drawable, in_system_memory, narrowed, with_composition};
 use super::ear::Ear;
 use super::line::{Entry, Frame, Item, Line};
 use super::painter::{Canvases, Painter};
 use super::settings::{PROPERTIES, Settings};
 use crate::meta;
-use crate::mqtt::Signal;
-use crate::nvrinfer::frames;
+use crate::mqtt::{OptionsError, Signal};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvroverlay", gst::DebugColorFlags::empty(), Some("NVR overlay"))
@@ -107,6 +107,8 @@ pub struct NvrOverlay {
     line: Line,
     /// Smoothed distance of the capture times of two frames, nanoseconds.
     spacing_ns: AtomicU64,
+    /// Requests for [`Self::tune`] that nobody has done yet.
+    tuning: AtomicU32,
     last_capture_ns: AtomicU64,
     last: Mutex<Counters>,
 }
@@ -148,6 +150,7 @@ impl ObjectSubclass for NvrOverlay {
             output: Mutex::default(),
             line: Line::default(),
             spacing_ns: AtomicU64::new(DEFAULT_SPACING_NS),
+            tuning: AtomicU32::new(0),
             last_capture_ns: AtomicU64::new(0),
             last: Mutex::default(),
         }
@@ -288,8 +291,21 @@ impl NvrOverlay {
         drop(output.ear.close());
     }
 
-    /// Listens to what the settings say.
-    fn tune(&self) -> Result<(), crate::mqtt::OptionsError> {
+    /// Listens to what the settings say. Where another thread is at it, that one does it once more.
+    fn tune(&self) -> Result<(), OptionsError> {
+        if self.tuning.fetch_add(1, Ordering::AcqRel) > 0 {
+            return Ok(());
+        }
+        loop {
+            let asked = self.tuning.load(Ordering::Acquire);
+            let tuned = self.tune_once();
+            if self.tuning.compare_exchange(asked, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return tuned;
+            }
+        }
+    }
+
+    fn tune_once(&self) -> Result<(), OptionsError> {
         let settings = self.settings.lock().clone();
         // Taken out, because opening a connection may call the observer.
         let Some(mut ear) = self.output.lock().as_mut().map(|output| std::mem::take(&mut output.ear)) else {
@@ -421,15 +437,20 @@ impl NvrOverlay {
                 self.srcpad.push(buffer)
             }
             Item::Event(event) => {
-                let pushed = match event.view() {
-                    gst::EventView::Caps(caps) => self.negotiate(&caps.caps_owned()),
-                    _ => self.srcpad.push_event(event),
-                };
+                let pushed = self.pass(event);
                 if !pushed {
                     gst::debug!(CAT, imp = self, "downstream did not take an event");
                 }
                 Ok(gst::FlowSuccess::Ok)
             }
+        }
+    }
+
+    /// Passes on an event that was in line.
+    fn pass(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Caps(caps) => self.negotiate(&caps.caps_owned()),
+            _ => self.srcpad.push_event(event),
         }
     }
 
@@ -493,6 +514,9 @@ impl NvrOverlay {
         } else {
             let info = VideoInfo::from_caps(caps).ok().filter(|_| in_system_memory(caps));
             let Some(canvases) = info.as_ref().and_then(Canvases::blend) else {
+                if let Some(output) = &mut *self.output.lock() {
+                    output.painter = None;
+                }
                 gst::element_imp_error!(
                     self,
                     gst::StreamError::Format,
@@ -533,10 +557,7 @@ impl NvrOverlay {
             }
             _ if event.is_serialized() => {
                 match self.line.enter(Item::Event(event), Duration::ZERO, usize::MAX) {
-                    Ok(Entry::Direct(Item::Event(event))) => match event.view() {
-                        gst::EventView::Caps(caps) => self.negotiate(&caps.caps_owned()),
-                        _ => self.srcpad.push_event(event),
-                    },
+                    Ok(Entry::Direct(Item::Event(event))) => self.pass(event),
                     Ok(Entry::Direct(Item::Frame(_))) | Err(_) => false,
                     Ok(Entry::Waits { start }) => self.run(start).is_ok(),
                 }
@@ -672,66 +693,6 @@ impl Output {
             ..self.counters
         }
     }
-}
-
-/// What can be drawn into.
-fn drawable() -> gst::Caps {
-    gst_video::VideoCapsBuilder::new().format_list(frames::FORMATS).build()
-}
-
-/// The same caps for frames with a composition.
-fn with_composition(caps: &gst::Caps) -> gst::Caps {
-    let mut caps = caps.copy();
-    if let Some(caps) = caps.get_mut() {
-        for n in 0..caps.size() {
-            if let Some(features) = caps.features_mut(n)
-                && !features.is_any()
-            {
-                features.add(gst_video::CAPS_FEATURE_META_GST_VIDEO_OVERLAY_COMPOSITION);
-            }
-        }
-    }
-    caps
-}
-
-/// What upstream may send where downstream takes `downstream`: anything that a composition goes with, with and without
-/// one of upstream's own, else what can be drawn into.
-fn accepted(downstream: &gst::Caps) -> gst::Caps {
-    let composition = gst_video::CAPS_FEATURE_META_GST_VIDEO_OVERLAY_COMPOSITION;
-    let drawable = drawable();
-    let mut caps = gst::Caps::new_empty();
-    {
-        let Some(caps) = caps.get_mut() else { return drawable };
-        for (structure, features) in downstream.iter_with_features() {
-            let one = gst::Caps::builder_full()
-                .structure_with_features(structure.to_owned(), features.to_owned())
-                .build();
-            if !features.is_any() && features.contains(composition) {
-                let mut plain = features.to_owned();
-                plain.remove(composition);
-                caps.append(one);
-                caps.append_structure_full(structure.to_owned(), Some(plain));
-            } else {
-                caps.append(one.intersect_with_mode(&drawable, gst::CapsIntersectMode::First));
-            }
-        }
-    }
-    if downstream.is_any() { drawable } else { caps }
-}
-
-fn narrowed(caps: gst::Caps, filter: Option<&gst::Caps>) -> gst::Caps {
-    match filter {
-        Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
-        None => caps,
-    }
-}
-
-fn in_system_memory(caps: &gst::Caps) -> bool {
-    let composition = gst_video::CAPS_FEATURE_META_GST_VIDEO_OVERLAY_COMPOSITION;
-    caps.features(0).is_none_or(|features| {
-        !features.is_any()
-            && features.iter().all(|f| f == gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY || f == composition)
-    })
 }
 
 fn unix_now() -> u64 {

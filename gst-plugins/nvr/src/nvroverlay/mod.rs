@@ -1,5 +1,6 @@
 //! `nvroverlay`: shows detections on video.
 
+mod caps;
 mod ear;
 mod imp;
 mod line;

@@ -146,14 +146,14 @@ fn attach(ours: &[VideoOverlayRectangle], buffer: &mut gst::BufferRef) -> Result
     Ok(())
 }
 
-/// Pieces as rectangles of a composition. Strips that lie side by side become one: a compositor works per rectangle.
+/// Pieces as rectangles of a composition. Bars that lie side by side become one: a compositor works per rectangle.
 fn rectangles(pieces: &[Piece]) -> Vec<VideoOverlayRectangle> {
     let mut rectangles = Vec::new();
     let mut at = 0;
     while at < pieces.len() {
         let (x, y, canvas, used) = match &pieces[at] {
             Piece::Picture { x, y, canvas } => (*x, *y, canvas.clone(), 1),
-            Piece::Fill { .. } => strips(&pieces[at..]),
+            Piece::Bars { .. } => bars(&pieces[at..]),
         };
         rectangles.extend(rectangle(x, y, &canvas));
         at += used;
@@ -161,26 +161,28 @@ fn rectangles(pieces: &[Piece]) -> Vec<VideoOverlayRectangle> {
     rectangles
 }
 
-/// The first fills of `pieces`, as many as are worth one canvas, and how many those are.
-fn strips(pieces: &[Piece]) -> (i32, i32, Canvas, usize) {
+/// The first bars of `pieces`, as many as are worth one canvas, and how many those are.
+fn bars(pieces: &[Piece]) -> (i32, i32, Canvas, usize) {
     let (mut left, mut top, mut right, mut bottom) = (i32::MAX, i32::MAX, i32::MIN, i32::MIN);
     let (mut used, mut covered) = (0, 0_i64);
     for piece in pieces {
-        let Piece::Fill { x, y, width, height, .. } = piece else { break };
+        let Piece::Bars { x, y, height, row } = piece else { break };
         let (new_left, new_top) = (left.min(*x), top.min(*y));
-        let (new_right, new_bottom) = (right.max(x + *width as i32), bottom.max(y + *height as i32));
+        let (new_right, new_bottom) = (right.max(x + row.len() as i32), bottom.max(y + *height as i32));
         let area = i64::from(new_right - new_left) * i64::from(new_bottom - new_top);
-        covered += i64::from(*width) * i64::from(*height);
+        covered += row.len() as i64 * i64::from(*height);
         if used > 0 && area > covered * 3 / 2 {
             break;
         }
         (left, top, right, bottom) = (new_left, new_top, new_right, new_bottom);
         used += 1;
     }
-    let mut canvas = Canvas::new((right - left) as u32, (bottom - top) as u32);
+    let mut canvas = Canvas::new((right - left).max(0) as u32, (bottom - top).max(0) as u32);
     for piece in &pieces[..used] {
-        if let Piece::Fill { x, y, width, height, colour } = piece {
-            canvas.fill((x - left, y - top), (*width, *height), *colour);
+        if let Piece::Bars { x, y, height, row } = piece {
+            for (n, colour) in row.iter().enumerate() {
+                canvas.fill((x - left + n as i32, y - top), (1, *height), *colour);
+            }
         }
     }
     (left, top, canvas, used)
