@@ -43,6 +43,7 @@ fn palette_can_be_told_apart_without_any_one_cone() {
         [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
         [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
     ];
+    const XYZ: [[f32; 3]; 3] = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]];
     let lab = |colour: Rgba, blind: &[[f32; 3]; 3]| {
         let linear = [colour.r, colour.g, colour.b].map(|c| {
             let c = f32::from(c) / 255.0;
@@ -51,8 +52,6 @@ fn palette_can_be_told_apart_without_any_one_cone() {
         let times =
             |m: &[[f32; 3]; 3], v: [f32; 3]| m.map(|row| row[0] * v[0] + row[1] * v[1] + row[2] * v[2]);
         let seen = times(blind, linear).map(|c| c.clamp(0.0, 1.0));
-        const XYZ: [[f32; 3]; 3] =
-            [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]];
         let [x, y, z] = times(&XYZ, seen);
         let f = |t: f32| if t > 0.008_856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
         let (x, y, z) = (f(x / 0.9505), f(y), f(z / 1.089));

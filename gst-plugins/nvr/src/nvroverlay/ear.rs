@@ -37,12 +37,11 @@ impl Ear {
             return Ok(());
         }
         let filters: Vec<_> = wanted.iter().map(|filter| (filter.as_str(), QoS::AtMostOnce)).collect();
-        match &self.subscription {
-            Some(subscription) => subscription.set_filters(&filters)?,
-            None => {
-                let options = settings.broker.resolve()?;
-                self.subscription = Some(Subscription::open(&options, &filters, QUEUE, observer)?);
-            }
+        if let Some(subscription) = &self.subscription {
+            subscription.set_filters(&filters)?;
+        } else if wanted.is_some() {
+            let options = settings.broker.resolve()?;
+            self.subscription = Some(Subscription::open(&options, &filters, QUEUE, observer)?);
         }
         self.filter = wanted;
         Ok(())

@@ -86,7 +86,9 @@ impl Painter {
             Canvases::Blend { target, .. } => {
                 let stamp = self.stamp.get_or_insert_with(|| Stamp::new(*target));
                 stamp.clear();
-                pieces.iter().for_each(|piece| piece.stamp(stamp));
+                for piece in &pieces {
+                    piece.stamp(stamp);
+                }
             }
             Canvases::Attach { .. } => self.rectangles = rectangles(&pieces),
         }
