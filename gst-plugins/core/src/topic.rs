@@ -11,6 +11,11 @@ pub enum TopicError {
         "instance id {0:?} must be 1 to 128 letters, digits, '-', '_' or '.', and not the reserved word \"ack\""
     )]
     InstanceId(String),
+    #[error(
+        "topic filter {0:?} must be 1 to 1024 characters, '+' a level of its own, '#' the last level, without control \
+         characters"
+    )]
+    Filter(String),
 }
 
 /// Checks a topic prefix.
@@ -30,6 +35,37 @@ pub fn check_instance_id(id: &str) -> Result<(), TopicError> {
         && id != "ack"
         && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if good { Ok(()) } else { Err(TopicError::InstanceId(id.into())) }
+}
+
+/// Checks a topic filter: a topic whose levels may be `+`, any one, and whose last level may be `#`, any number.
+pub fn check_filter(filter: &str) -> Result<(), TopicError> {
+    let levels = filter.split('/').count();
+    let good = (1..=1024).contains(&filter.len())
+        && !filter.chars().any(char::is_control)
+        && filter.split('/').enumerate().all(|(i, level)| match level {
+            "+" => true,
+            "#" => i + 1 == levels,
+            level => !level.contains(['+', '#']),
+        });
+    if good { Ok(()) } else { Err(TopicError::Filter(filter.into())) }
+}
+
+/// Whether a topic falls under a filter. Topics that begin with `$` are the broker's own and match no wildcard there.
+pub fn matches(topic: &str, filter: &str) -> bool {
+    if topic.starts_with('$') && !filter.starts_with('$') {
+        return false;
+    }
+    let mut levels = topic.split('/');
+    for wanted in filter.split('/') {
+        if wanted == "#" {
+            return true;
+        }
+        match levels.next() {
+            Some(level) if wanted == "+" || wanted == level => {}
+            _ => return false,
+        }
+    }
+    levels.next().is_none()
 }
 
 /// `{prefix}/detections/{source_id}`: what a model saw.
@@ -57,6 +93,34 @@ mod tests {
         assert_eq!(detections("nvr/shop-7", 0), "nvr/shop-7/detections/0");
         assert_eq!(status("nvr", "proc-a"), "nvr/control/status/proc-a");
         assert_eq!(metrics("nvr", "proc-a"), "nvr/status/metrics/proc-a");
+    }
+
+    #[test]
+    fn filters_match_as_the_specification_says() {
+        for (filter, topic, expected) in [
+            ("nvr/detections/2", "nvr/detections/2", true),
+            ("nvr/detections/2", "nvr/detections/22", false),
+            ("nvr/detections/+", "nvr/detections/2", true),
+            ("nvr/detections/+", "nvr/detections/2/x", false),
+            ("nvr/detections/+", "nvr/detections", false),
+            ("nvr/#", "nvr", true),
+            ("nvr/#", "nvr/a/b", true),
+            ("+/+", "/a", true),
+            ("+", "a/b", false),
+            ("#", "ü/é", true),
+            ("#", "$SYS/uptime", false),
+            ("+/uptime", "$SYS/uptime", false),
+            ("$SYS/#", "$SYS/uptime", true),
+            ("a", "", false),
+        ] {
+            assert_eq!(matches(topic, filter), expected, "{filter} {topic}");
+        }
+        for filter in ["", "a/#/b", "a#", "a/b+", "a\0", &"x".repeat(1025)] {
+            assert!(check_filter(filter).is_err(), "{filter:?}");
+        }
+        for filter in ["#", "+", "a/+/b/#", "$SYS/#", "/"] {
+            assert!(check_filter(filter).is_ok(), "{filter:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio::time;
 use super::CAT;
 use super::options::{Options, OptionsError};
 use super::publisher::{self, Inner, MAX_PAYLOAD, Notice, Taken};
+use super::subscription::{self, Receiver, Signal, Subscriptions};
 use super::tls;
 
 /// A broker that goes silent is noticed after at most twice this.
@@ -41,6 +42,9 @@ const PROVEN: Duration = Duration::from_secs(10);
 const REFUSED_DELAY: Duration = Duration::from_mins(1);
 /// QoS 1 messages sent ahead of their confirmations.
 const IN_FLIGHT: u16 = 100;
+/// A packet above this ends the connection. Far more than is ever passed on, so that what is merely too large can be
+/// counted without losing the connection over it.
+const MAX_INCOMING: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Status {
@@ -51,7 +55,7 @@ pub enum Status {
     Down,
 }
 
-/// Shared by the publishers of one broker; the worker ends when the last is gone.
+/// Shared by the publishers and subscriptions of one broker; the worker ends when the last is gone.
 pub(super) struct Connection {
     shared: Arc<Shared>,
     worker: ThreadId,
@@ -61,6 +65,7 @@ pub(super) struct Shared {
     options: Options,
     client_id: String,
     publishers: Mutex<Vec<Weak<Inner>>>,
+    subscriptions: Subscriptions,
     turn: AtomicUsize,
     /// Something was queued, or the connection is to end.
     work: Notify,
@@ -128,6 +133,23 @@ impl Connection {
         }
     }
 
+    /// Adds a subscription. Its filters are asked for once they are set.
+    pub fn listen(&self, receiver: &Arc<Receiver>) {
+        self.shared.subscriptions.add(receiver);
+        let outage = self.shared.outage.lock().clone();
+        if let Some(outage) = outage {
+            receiver.notify(Signal::Disconnected(outage.why));
+        } else if self.status() == Status::Connected {
+            receiver.notify(Signal::Connected);
+        }
+    }
+
+    /// The filters of a subscription have changed, or it is gone.
+    pub fn filters_changed(&self) {
+        self.shared.subscriptions.changed();
+        self.wake();
+    }
+
     pub fn wake(&self) {
         self.shared.work.notify_one();
     }
@@ -162,6 +184,7 @@ impl Shared {
             client_id: options.client_id(),
             options,
             publishers: Mutex::default(),
+            subscriptions: Subscriptions::default(),
             turn: AtomicUsize::new(0),
             work: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -198,6 +221,7 @@ impl Shared {
             publisher.wake();
             publisher.notify(Notice::Connected);
         }
+        self.subscriptions.notify(&Signal::Connected);
     }
 
     fn disconnected(&self, why: &str, refused: bool) {
@@ -217,6 +241,10 @@ impl Shared {
             if let Some(why) = &news {
                 publisher.notify(Notice::Disconnected(why.clone()));
             }
+        }
+        self.subscriptions.disconnected();
+        if let Some(why) = news {
+            self.subscriptions.notify(&Signal::Disconnected(why));
         }
     }
 }
@@ -291,10 +319,14 @@ async fn exchange(
     mut event_loop: EventLoop,
     flight: &RefCell<Flight>,
 ) -> Option<ConnectionError> {
+    let requests = RefCell::new(subscription::Requests::default());
     let poll = async {
         loop {
             match event_loop.poll().await {
-                Ok(event) => Flight::follow(flight, &event),
+                Ok(event) => {
+                    Flight::follow(flight, &event);
+                    requests.borrow_mut().follow(&shared.subscriptions, &event);
+                }
                 Err(error) => return error,
             }
         }
@@ -302,6 +334,16 @@ async fn exchange(
     // Never cancels the poll: a packet half written would be lost without a trace.
     let feed = async {
         while !shared.stopping() {
+            // A request goes to the list before it goes to the event loop, which may be quicker than this.
+            let next = requests.borrow_mut().next(&shared.subscriptions);
+            if let Some(request) = next {
+                // Fail only where the event loop is gone, and then `poll` says why: filters are checked.
+                let _ = match request {
+                    subscription::Request::Subscribe(filter, qos) => client.subscribe(filter, qos).await,
+                    subscription::Request::Unsubscribe(filter) => client.unsubscribe(filter).await,
+                };
+                continue;
+            }
             let Some(taken) = publisher::next(shared) else {
                 shared.work.notified().await;
                 continue;
@@ -383,7 +425,7 @@ fn mqtt_options(options: &Options, client_id: &str) -> Result<MqttOptions, Optio
     mqtt.set_keep_alive(KEEP_ALIVE);
     mqtt.set_inflight(IN_FLIGHT);
     // rumqttc's own limit is 10 KiB, which a crowd of detections exceeds.
-    mqtt.set_max_packet_size(MAX_PAYLOAD, MAX_PAYLOAD + 65536);
+    mqtt.set_max_packet_size(MAX_INCOMING, MAX_PAYLOAD + 65536);
     if let Some((user, password)) = &options.credentials {
         mqtt.set_credentials(user.clone(), password.clone());
     }

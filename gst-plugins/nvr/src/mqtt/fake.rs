@@ -1,4 +1,5 @@
-//! A broker for tests that does as it is told: it speaks as much MQTT 3.1.1 as a publisher needs.
+//! A broker for tests that does as it is told: it speaks as much MQTT 3.1.1 as publishers and
+//! subscriptions need.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -23,6 +24,8 @@ pub enum Manner {
     HangUp,
     /// Answers the greeting with these bytes.
     Garble(&'static [u8]),
+    /// As polite, but lets nobody listen.
+    Secretive,
     /// Cuts the connection when this many messages have come, and confirms nothing.
     CutAfter(usize),
 }
@@ -34,6 +37,8 @@ pub struct Seen {
     /// Topic, payload and QoS.
     pub messages: Vec<(String, Vec<u8>, u8)>,
     pub farewells: usize,
+    /// Filters asked for and given up (`-` before it), over all connections, in order.
+    pub filters: Vec<String>,
     pub will: Option<(String, Vec<u8>)>,
 }
 
@@ -48,6 +53,8 @@ struct Shared {
     manner: Mutex<Manner>,
     seen: Mutex<Seen>,
     changed: Condvar,
+    /// The connections that have asked for a filter.
+    listeners: Mutex<Vec<TcpStream>>,
 }
 
 impl FakeBroker {
@@ -59,8 +66,12 @@ impl FakeBroker {
     pub fn start_at(port: u16, manner: Manner) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared =
-            Arc::new(Shared { manner: Mutex::new(manner), seen: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            manner: Mutex::new(manner),
+            seen: Mutex::default(),
+            changed: Condvar::new(),
+            listeners: Mutex::default(),
+        });
         let server = shared.clone();
         // Ends with the process: a test has no use for an orderly end of it.
         std::thread::spawn(move || {
@@ -78,6 +89,30 @@ impl FakeBroker {
 
     pub fn behave(&self, manner: Manner) {
         *self.shared.manner.lock() = manner;
+    }
+
+    /// Sends a message of QoS 0 to everyone who has asked for anything.
+    pub fn send(&self, topic: &str, payload: &[u8]) {
+        let mut packet = vec![0x30];
+        let mut len = 2 + topic.len() + payload.len();
+        loop {
+            packet.push((len & 0x7f) as u8 | if len > 0x7f { 0x80 } else { 0 });
+            len >>= 7;
+            if len == 0 {
+                break;
+            }
+        }
+        packet.extend((topic.len() as u16).to_be_bytes());
+        packet.extend(topic.as_bytes());
+        packet.extend(payload);
+        self.shared.listeners.lock().retain_mut(|stream| stream.write_all(&packet).is_ok());
+    }
+
+    /// Ends every connection that has asked for anything.
+    pub fn cut(&self) {
+        for stream in self.shared.listeners.lock().drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
     }
 
     /// Waits until `done` says so and gives what `look` makes of it.
@@ -145,9 +180,39 @@ impl Shared {
                     here += 1;
                     match manner {
                         Manner::CutAfter(count) if here >= count => return None,
-                        Manner::Polite if qos > 0 => stream.write_all(&[0x40, 2, id[0], id[1]]).ok()?,
+                        Manner::Polite | Manner::Secretive if qos > 0 => {
+                            stream.write_all(&[0x40, 2, id[0], id[1]]).ok()?
+                        }
                         _ => {}
                     }
+                }
+                8 | 10 => {
+                    let subscribe = kind >> 4 == 8;
+                    let (id, mut rest) = body.split_first_chunk::<2>()?;
+                    let mut names = Vec::new();
+                    while !rest.is_empty() {
+                        let (name, after) = string(rest)?;
+                        names.push(if subscribe { text(name) } else { format!("-{}", text(name)) });
+                        rest = if subscribe { after.get(1..)? } else { after };
+                    }
+                    if subscribe {
+                        let code = if manner == Manner::Secretive { 0x80 } else { 0 };
+                        let mut answer = vec![0x90, 2 + names.len() as u8, id[0], id[1]];
+                        answer.extend(names.iter().map(|_| code));
+                        // Registered first: whoever knows of the answer may send.
+                        if code == 0 {
+                            let mut listeners = self.listeners.lock();
+                            let here = stream.local_addr().ok().zip(stream.peer_addr().ok());
+                            let known = |s: &TcpStream| s.local_addr().ok().zip(s.peer_addr().ok()) == here;
+                            if !listeners.iter().any(known) {
+                                listeners.push(stream.try_clone().ok()?);
+                            }
+                        }
+                        stream.write_all(&answer).ok()?;
+                    } else {
+                        stream.write_all(&[0xb0, 2, id[0], id[1]]).ok()?;
+                    }
+                    self.note(|seen| seen.filters.extend(names));
                 }
                 12 => stream.write_all(&[0xd0, 0]).ok()?,
                 14 => {

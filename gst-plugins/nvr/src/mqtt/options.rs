@@ -18,7 +18,9 @@ pub enum OptionsError {
     #[error("property `broker`: {0}; expected mqtt://[user:password@]host[:port] or mqtts://…")]
     Broker(String),
     #[error("property `topic-prefix`: {0}")]
-    Prefix(#[from] TopicError),
+    Prefix(TopicError),
+    #[error(transparent)]
+    Filter(TopicError),
     #[error("property `client-id` must be 1 to 256 characters without control characters")]
     ClientId,
     #[error("property `{property}`: {path}: {why}")]
@@ -132,7 +134,7 @@ impl BrokerSettings {
 
     /// Checks everything, the files included, and gives what a connection needs.
     pub fn resolve(&self) -> Result<Options, OptionsError> {
-        topic::check_prefix(&self.topic_prefix)?;
+        topic::check_prefix(&self.topic_prefix).map_err(OptionsError::Prefix)?;
         if let Some(id) = &self.client_id
             && (id.chars().count() > 256 || id.chars().any(char::is_control))
         {

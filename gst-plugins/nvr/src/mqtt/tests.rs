@@ -19,7 +19,7 @@ fn settings(properties: &[(&str, &str)]) -> BrokerSettings {
     settings
 }
 
-fn options(broker: &str) -> Result<Options, OptionsError> {
+pub(super) fn options(broker: &str) -> Result<Options, OptionsError> {
     settings(&[("broker", broker)]).resolve()
 }
 
