@@ -78,6 +78,16 @@ pub fn status(prefix: &str, instance_id: &str) -> String {
     format!("{prefix}/control/status/{instance_id}")
 }
 
+/// `{prefix}/control/commands`: one topic for all instances.
+pub fn commands(prefix: &str) -> String {
+    format!("{prefix}/control/commands")
+}
+
+/// `{prefix}/control/status/ack`: the answers of all instances.
+pub fn ack(prefix: &str) -> String {
+    format!("{prefix}/control/status/ack")
+}
+
 /// `{prefix}/status/metrics/{instance_id}`.
 pub fn metrics(prefix: &str, instance_id: &str) -> String {
     format!("{prefix}/status/metrics/{instance_id}")
@@ -93,6 +103,10 @@ mod tests {
         assert_eq!(detections("nvr/shop-7", 0), "nvr/shop-7/detections/0");
         assert_eq!(status("nvr", "proc-a"), "nvr/control/status/proc-a");
         assert_eq!(metrics("nvr", "proc-a"), "nvr/status/metrics/proc-a");
+        assert_eq!(
+            (commands("nvr"), ack("nvr")),
+            ("nvr/control/commands".into(), "nvr/control/status/ack".into())
+        );
     }
 
     #[test]

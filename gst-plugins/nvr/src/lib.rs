@@ -3,6 +3,7 @@
 
 pub mod meta;
 pub mod mqtt;
+pub mod nvrcontrol;
 pub mod nvrinfer;
 pub mod nvrmqttsink;
 pub mod nvrsrc;
@@ -13,7 +14,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrsrc::register(plugin)?;
     nvrtestsrc::register(plugin)?;
     nvrinfer::register(plugin)?;
-    nvrmqttsink::register(plugin)
+    nvrmqttsink::register(plugin)?;
+    nvrcontrol::register(plugin)
 }
 
 gst::plugin_define!(
