@@ -5,6 +5,7 @@ pub mod broker;
 pub mod check;
 pub mod cli;
 pub mod control;
+pub mod ctl;
 pub mod demo;
 pub mod diagnostics;
 pub mod graph;

@@ -78,7 +78,6 @@ impl Claim {
             Phase::Owner if !status.status.is_alive() => Answer::Assert,
             Phase::Owner if own || retained => Answer::Nothing,
             Phase::Owner if status.claiming || self.is_older_than(status) => Answer::Assert,
-            Phase::Owner => self.lose(status),
             Phase::Asked if own && !retained && !self.remembered => {
                 self.phase = Phase::Owner;
                 Answer::Claimed
@@ -96,7 +95,7 @@ impl Claim {
             Phase::Asked | Phase::Waiting { .. } if status.claiming && self.is_older_than(status) => {
                 Answer::Ask
             }
-            Phase::Asked | Phase::Waiting { .. } => self.lose(status),
+            Phase::Owner | Phase::Asked | Phase::Waiting { .. } => self.lose(status),
         }
     }
 

@@ -392,7 +392,7 @@ fn check_text(key: &str, text: &str) -> Result<(), String> {
     if text.len() > MAX_TEXT {
         return Err(format!("{key} has {} bytes; {MAX_TEXT} are allowed", text.len()));
     }
-    if text.chars().any(|c| c.is_control()) {
+    if text.chars().any(char::is_control) {
         return Err(format!("{key} must not hold control characters"));
     }
     Ok(())

@@ -211,6 +211,7 @@ impl fmt::Debug for Options {
 impl Options {
     /// The same broker once more, for a connection whose only purpose is that the broker publishes `will` when it
     /// breaks. It has a client id of its own.
+    #[must_use]
     pub fn presence(&self, will: Will) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -33,13 +33,17 @@ pub const JOBS: usize = 256;
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// A command and whom to answer.
+#[derive(Debug)]
+pub struct Order {
+    pub message: Message,
+    pub command: Command,
+}
+
 /// What the worker is to do.
 #[derive(Debug)]
 pub enum Job {
-    Command {
-        message: Message,
-        command: Command,
-    },
+    Command(Box<Order>),
     /// The status has changed.
     Announce,
 }
@@ -216,7 +220,7 @@ impl Shared {
         let mut taken = Vec::new();
         for job in std::mem::take(&mut jobs.waiting) {
             match job {
-                Job::Command { message, command } if same(&command) => taken.push(message),
+                Job::Command(order) if same(&order.command) => taken.push(order.message),
                 other => jobs.waiting.push_back(other),
             }
         }
@@ -237,8 +241,8 @@ impl Shared {
         };
         self.jobs_changed.notify_all();
         for job in waiting {
-            if let Job::Command { message, .. } = job {
-                self.answer(&message, Err("the instance is ending".into()), None);
+            if let Job::Command(order) = job {
+                self.answer(&order.message, Err("the instance is ending".into()), None);
             }
         }
         let deadline = Instant::now() + patience;

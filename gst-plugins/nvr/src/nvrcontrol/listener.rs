@@ -18,7 +18,7 @@ use nvr_core::{
 
 use super::{
     IDENTITY_MESSAGE, NvrControl,
-    announce::{JOBS, Job, Shared},
+    announce::{JOBS, Job, Order, Shared},
     imp::{CAT, Settings},
     surroundings, worker,
 };
@@ -186,7 +186,9 @@ impl Listener {
             let answer = self.claim.tick(now);
             self.follow(answer);
             let answer = self.other.as_mut().map(|other| other.claim.tick(now));
-            answer.into_iter().for_each(|answer| self.follow_other(answer));
+            if let Some(answer) = answer {
+                self.follow_other(answer);
+            }
         }
     }
 
@@ -197,13 +199,11 @@ impl Listener {
                 let answer = self.claim.subscribed();
                 self.follow(answer);
                 let answer = self.other.as_mut().map(|other| other.claim.subscribed());
-                answer.into_iter().for_each(|answer| self.follow_other(answer));
+                if let Some(answer) = answer {
+                    self.follow_other(answer);
+                }
             }
-            Event::Disconnected(why) => {
-                self.warn(&why);
-                self.tell("unreachable");
-            }
-            Event::Refused(why) => {
+            Event::Disconnected(why) | Event::Refused(why) => {
                 self.warn(&why);
                 self.tell("unreachable");
             }
@@ -324,7 +324,7 @@ impl Listener {
             Err(error) => shared.answer(&message, Err(error), None),
             Ok(command) => {
                 shared.answer(&message, Ok(AckStatus::Received), None);
-                if !shared.queue(Job::Command { message: message.clone(), command }) {
+                if !shared.queue(Job::Command(Box::new(Order { message: message.clone(), command }))) {
                     shared.answer(&message, Err(format!("{JOBS} commands wait already")), None);
                 }
             }

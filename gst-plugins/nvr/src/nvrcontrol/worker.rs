@@ -35,7 +35,7 @@ pub fn run(shared: &Shared, events: &SyncSender<Event>) {
         let next = [Some(metrics), Some(sample), announce].into_iter().flatten().min();
         match shared.next_job(next.unwrap_or(sample)) {
             Err(()) => return,
-            Ok(Some(Job::Command { message, command })) => execute(shared, events, &message, &command),
+            Ok(Some(Job::Command(order))) => execute(shared, events, &order.message, &order.command),
             Ok(Some(Job::Announce)) => {
                 announce.get_or_insert_with(|| Instant::now().max(announced + ANNOUNCE));
             }
@@ -109,10 +109,7 @@ fn execute(shared: &Shared, events: &SyncSender<Event>, message: &Message, comma
 fn act(shared: &Shared, events: &SyncSender<Event>, command: &Command) -> Result<Option<Value>, String> {
     let element = shared.element().ok_or("the element is gone")?;
     let Command::RenameInstance { new_instance_id: new } = command else {
-        return match offer(&element, command)? {
-            Some(result) => Ok(result),
-            None => actions::carry_out(&element, command).map(|()| None),
-        };
+        return carry_out(&element, command);
     };
     if *new == shared.id() {
         return Ok(None);
@@ -123,10 +120,7 @@ fn act(shared: &Shared, events: &SyncSender<Event>, command: &Command) -> Result
     let outcome = claimed
         .recv_timeout(CLAIM)
         .unwrap_or_else(|_| Err("the broker did not say whether the new name is free".into()))
-        .and_then(|()| match offer(&element, command)? {
-            Some(result) => Ok(result),
-            None => actions::carry_out(&element, command).map(|()| None),
-        });
+        .and_then(|()| carry_out(&element, command));
     if outcome.is_ok() {
         shared.rename(new);
         element.imp().renamed(new);
@@ -135,19 +129,18 @@ fn act(shared: &Shared, events: &SyncSender<Event>, command: &Command) -> Result
     outcome
 }
 
-/// Offers a command to the application. `None` where it is none of its business.
-fn offer(element: &NvrControl, command: &Command) -> Result<Option<Option<Value>>, String> {
+/// Has the application carry out a command, or the element where the application does not know it.
+fn carry_out(element: &NvrControl, command: &Command) -> Result<Option<Value>, String> {
     let params = command.params().to_string();
     let Some(answer) = element.emit_by_name::<Option<String>>(SIGNAL_COMMAND, &[&command.name(), &params])
     else {
-        return Ok(None);
+        return actions::carry_out(element, command).map(|()| None);
     };
     let mut answer: Map<String, Value> = serde_json::from_str(&answer)
         .map_err(|error| format!("the application's answer is not a JSON object: {error}"))?;
     match answer.remove("error") {
         Some(Value::String(error)) => Err(error),
         Some(other) => Err(other.to_string()),
-        None if answer.is_empty() => Ok(Some(None)),
-        None => Ok(Some(Some(Value::Object(answer)))),
+        None => Ok((!answer.is_empty()).then_some(Value::Object(answer))),
     }
 }
