@@ -12,6 +12,7 @@ pub mod graph;
 pub mod live;
 pub mod logging;
 pub mod models;
+pub mod orchestrate;
 pub mod process;
 pub mod redact;
 pub mod rtsp_server;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -174,4 +174,22 @@ impl Operator {
             .filter_map(|(_, payload)| serde_json::from_slice(payload).ok())
             .collect()
     }
+}
+
+/// The built-in model a second time, under the name `other`, in a data folder.
+pub fn second_model(data: &Path) {
+    let folder = data.join("models");
+    fs::create_dir_all(&folder).expect("a folder for models");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gst-plugins/nvr/models");
+    for end in ["onnx", "toml"] {
+        let copied = fs::copy(source.join(format!("demo.{end}")), folder.join(format!("other.{end}")));
+        copied.expect("the built-in model");
+    }
+}
+
+/// The ONNX Runtime that the tests use, for processes with a data folder of their own.
+pub fn runtime() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let data = std::env::var_os("NVR_DATA_DIR").map_or_else(|| home.join(".local/share/nvr"), Into::into);
+    std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| data.join("lib/libonnxruntime.so"), Into::into)
 }

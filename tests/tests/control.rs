@@ -7,13 +7,14 @@ use std::{
 
 use nvr_core::command::State;
 use nvr_tests::{
-    control::{Operator, PATIENCE, Process, launcher},
+    control::{Operator, PATIENCE, Process, launcher, runtime, second_model},
     mosquitto::{Access, Mosquitto},
     plugin::PluginFolder,
 };
 use serde_json::{Value, json};
 
 const CAMERA: &str = "testsrc://?width=320&height=240&framerate=10";
+const SLOW_CAMERA: &str = "testsrc://?width=320&height=240&framerate=5";
 
 fn launch(args: &[&str]) -> Command {
     launcher(env!("CARGO_BIN_EXE_launch"), args)
@@ -218,7 +219,7 @@ fn what_fails_is_undone_and_the_answer_says_why() {
 fn a_model_changes_between_two_frames() {
     let Some(broker) = Mosquitto::start(Access::Open) else { return };
     let data = tempfile::tempdir().unwrap();
-    models(data.path());
+    second_model(data.path());
     let mut command = launch(&[
         "processor",
         "--instance-id",
@@ -226,11 +227,11 @@ fn a_model_changes_between_two_frames() {
         "--streams",
         "0",
         "--uri",
-        CAMERA,
+        SLOW_CAMERA,
         "--model",
         "demo",
         "--max-fps",
-        "5",
+        "0",
         "--broker",
         &broker.url(),
         "--uri-schemes",
@@ -262,23 +263,6 @@ fn a_model_changes_between_two_frames() {
     let frames: Vec<u64> =
         operator.on("nvr/detections/0").iter().filter_map(|event| event["frame_id"].as_u64()).collect();
     assert!(frames.windows(2).all(|pair| pair[1] == pair[0] + 1), "{frames:?}\n{}", process.log());
-}
-
-/// The built-in model a second time, under the name `other`.
-fn models(data: &std::path::Path) {
-    let folder = data.join("models");
-    std::fs::create_dir_all(&folder).unwrap();
-    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../gst-plugins/nvr/models");
-    for end in ["onnx", "toml"] {
-        std::fs::copy(source.join(format!("demo.{end}")), folder.join(format!("other.{end}"))).unwrap();
-    }
-}
-
-/// The ONNX Runtime that the tests use.
-fn runtime() -> std::path::PathBuf {
-    let home = std::env::var_os("HOME").map(std::path::PathBuf::from).unwrap_or_default();
-    let data = std::env::var_os("NVR_DATA_DIR").map_or_else(|| home.join(".local/share/nvr"), Into::into);
-    std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| data.join("lib/libonnxruntime.so"), Into::into)
 }
 
 #[test]
@@ -451,4 +435,86 @@ fn a_bare_pipeline_is_steered_without_an_application() {
     process.signal("INT");
     operator.state("other", State::Stopped);
     process.wait();
+}
+
+#[test]
+fn an_application_of_ones_own_stands_behind_the_element() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let mut process = Process::start(launcher(env!("CARGO_BIN_EXE_control-app"), &[&broker.url(), "own"]));
+    let mut operator = Operator::new(&broker.url(), &["nvr/detections/+"]);
+    operator.state("own", State::Running);
+    operator.tell("own", r#"{"command":"add_stream","params":{"source_id":3}}"#).unwrap();
+    operator.until("events", |operator| !operator.on("nvr/detections/3").is_empty());
+    assert_eq!(operator.playing("own", 1).streams[0].name.as_deref(), Some("Camera 3"));
+    let again = operator.tell("own", r#"{"command":"add_stream","params":{"source_id":3}}"#).unwrap_err();
+    assert_eq!(again, "camera 3 exists already");
+    operator.tell("own", r#"{"command":"pause"}"#).unwrap();
+    operator.state("own", State::Paused);
+    operator.tell("own", r#"{"command":"remove_stream","params":{"source_id":3}}"#).unwrap();
+    let unknown = operator.tell("own", r#"{"command":"restart"}"#).unwrap_err();
+    assert!(unknown.contains("needs an application"), "{unknown}");
+    operator.tell("own", r#"{"command":"stop"}"#).unwrap();
+    operator.state("own", State::Stopped);
+    assert_eq!(process.wait(), Some(0), "{}", process.log());
+}
+
+#[test]
+fn the_sample_of_rights_lets_each_user_do_its_part() {
+    let Some(broker) = Mosquitto::start(Access::Acl) else { return };
+    let process = processor(&broker, "proc-a", "0", &[]);
+    let mut control = Operator::new(&broker.url_for("control"), &[]);
+    control.playing("proc-a", 1);
+    control.tell("proc-a", r#"{"command":"set_fps","params":{"max_fps":3}}"#).unwrap();
+
+    // Viewers see everything and move nothing; who publishes camera data cannot command either.
+    let mut viewer = Operator::new(&broker.url_for("viewer"), &["nvr/detections/+", "nvr/control/commands"]);
+    viewer.until("events", |viewer| !viewer.on("nvr/detections/0").is_empty());
+    let command =
+        json!({"command": "set_fps", "params": {"max_fps": 9}, "request_id": "forbidden"}).to_string();
+    let camera = Operator::new(&broker.url_for("camera"), &[]);
+    for operator in [&viewer, &camera] {
+        operator.client.publish("nvr/control/commands", command.clone().into_bytes(), false);
+        operator.client.publish("nvr/control/commands", br#"{"command":"stop"}"#.to_vec(), false);
+        operator.client.flush();
+    }
+    viewer.client.publish("nvr/detections/0", br#"{"forged":true}"#.to_vec(), false);
+    viewer.client.publish("nvr/control/status/proc-a", Vec::new(), true);
+    viewer.client.flush();
+    // The broker has answered all of that by the time this is answered.
+    control.tell("proc-a", r#"{"command":"status"}"#).unwrap();
+    assert_eq!(control.client.statuses["proc-a"].parameters["max_fps"], json!(3.0));
+    viewer.heard.clear();
+    viewer.until("more events", |viewer| viewer.on("nvr/detections/0").len() >= 3);
+    assert!(viewer.on("nvr/detections/0").iter().all(|event| event.get("forged").is_none()));
+    assert!(viewer.on("nvr/control/commands").is_empty());
+    assert_eq!(Operator::new(&broker.url_for("viewer"), &[]).client.alive(), ["proc-a"]);
+    let log = process.log();
+    assert!(!log.contains("ss%2Fword") && !log.contains("p@ss"), "{log}");
+}
+
+#[test]
+fn no_password_leaves_the_process() {
+    let Some(broker) = Mosquitto::start(Access::Acl) else { return };
+    let process = processor(&broker, "proc-a", "0", &[]);
+    let mut operator = Operator::new(&broker.url_for("control"), &["nvr/#"]);
+    operator.playing("proc-a", 1);
+    let add = json!({"command": "add_stream", "params": {"source_id": 1, "uri": "rtsp://admin:geheim@127.0.0.1:1/x"}});
+    operator.tell("proc-a", &add.to_string()).unwrap();
+    for uri in ["file://admin:geheim@/x", "gopher://admin:geheim@x/", "admin:geheim@x"] {
+        let change = json!({"command": "change_stream_uri", "params": {"source_id": 1, "uri": uri}});
+        let answer = operator.tell("proc-a", &change.to_string());
+        assert!(answer.is_err_and(|error| !error.contains("geheim")), "{uri}");
+    }
+    operator.tell("proc-a", r#"{"command":"metrics"}"#).unwrap();
+    let status = serde_json::to_string(&operator.client.statuses["proc-a"]).unwrap();
+    assert!(status.contains("rtsp://***@127.0.0.1:1/x"), "{status}");
+    let word = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("geheim");
+    let leaks: Vec<_> = operator
+        .heard
+        .iter()
+        .filter(|(topic, payload)| !topic.ends_with("commands") && word(payload))
+        .collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
+    assert!(!status.contains("geheim") && !status.contains("p@ss") && !status.contains("p%40ss"), "{status}");
+    assert!(!process.log().contains("geheim"), "{}", process.log());
 }

@@ -86,6 +86,7 @@ fn command() -> Command {
         .subcommand(crate::demo::command())
         .subcommand(crate::broker::command())
         .subcommand(crate::ctl::command())
+        .subcommand(crate::orchestrate::command())
         .subcommand(
             Command::new("completion").about("Print a completion script for a shell").arg(
                 Arg::new("shell")
@@ -106,6 +107,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
         Some(("models", matches)) => Ok(crate::models::command::run(matches)),
         Some(("demo", matches)) => Ok(crate::demo::run(matches)),
         Some(("ctl", matches)) => Ok(crate::ctl::run(matches)),
+        Some(("orchestrate", matches)) => Ok(crate::orchestrate::run(matches)),
         Some(("completion", matches)) => {
             completion(matches);
             Ok(Ok(()))
@@ -123,8 +125,18 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
 pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
     Graph::load(name).map_err(|error| match error {
         GraphError::Unknown { .. } => {
-            let commands =
-                ["list", "check", "graph", "models", "demo", "broker", "ctl", "completion", "help"];
+            let commands = [
+                "list",
+                "check",
+                "graph",
+                "models",
+                "demo",
+                "broker",
+                "ctl",
+                "orchestrate",
+                "completion",
+                "help",
+            ];
             let hint = hint(name, commands);
             let hint = if hint.is_empty() { hint } else { format!("; or the command: {}", &hint[2..]) };
             Failure::usage(format!("{error}{hint}"))

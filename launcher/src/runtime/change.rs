@@ -140,6 +140,15 @@ impl Instance {
                 if known(plan, camera.id) {
                     return Err(format!("camera {} exists already", camera.id));
                 }
+                // One that the site file knows keeps its address and its values.
+                if let Some(given) = self.given.settings.cameras.get(&camera.id) {
+                    plan.settings.cameras.insert(camera.id, given.clone());
+                }
+                let given = self.given.cameras.iter().find(|given| given.id == camera.id);
+                let camera = match given {
+                    Some(given) if camera == Camera::new(camera.id) => given.clone(),
+                    _ => camera,
+                };
                 for (name, value) in values {
                     let value = self.checked(&name, value, true)?;
                     plan.settings.put(Some(camera.id), &name, value);

@@ -71,6 +71,8 @@ pub struct Instance {
     bus: gst::Bus,
     pub(super) branches: BTreeMap<u32, Branch>,
     pub(super) paused: Paused,
+    /// As the files and the command line have it: what a camera gets that comes back.
+    pub(super) given: Plan,
     requests: Receiver<Request>,
     handle: Handle,
     /// Messages that were taken off the bus while looking for another.
@@ -123,6 +125,7 @@ impl Instance {
             pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
         let (handle, requests) = Handle::new(&bus);
         Ok(Self {
+            given: plan.clone(),
             plan,
             template,
             shared,
