@@ -11,7 +11,7 @@ use nvr_tests::{
     mosquitto::{Access, Mosquitto},
     plugin::PluginFolder,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CAMERA: &str = "testsrc://?width=320&height=240&framerate=10";
 const SLOW_CAMERA: &str = "testsrc://?width=320&height=240&framerate=5";
@@ -430,7 +430,7 @@ fn a_bare_pipeline_is_steered_without_an_application() {
     operator.state("other", State::Running);
     operator.heard.clear();
     operator.until("events by the new name", |operator| {
-        operator.on("nvr/detections/4").iter().any(|event| event["instance_id"] == Value::from("other"))
+        operator.on("nvr/detections/4").iter().any(|event| event["instance_id"] == "other")
     });
     process.signal("INT");
     operator.state("other", State::Stopped);
@@ -467,7 +467,7 @@ fn the_sample_of_rights_lets_each_user_do_its_part() {
     control.tell("proc-a", r#"{"command":"set_fps","params":{"max_fps":3}}"#).unwrap();
 
     // Viewers see everything and move nothing; who publishes camera data cannot command either.
-    let mut viewer = Operator::new(&broker.url_for("viewer"), &["nvr/detections/+", "nvr/control/commands"]);
+    let mut viewer = Operator::new(&broker.url_for("viewer"), &["nvr/detections/+"]);
     viewer.until("events", |viewer| !viewer.on("nvr/detections/0").is_empty());
     let command =
         json!({"command": "set_fps", "params": {"max_fps": 9}, "request_id": "forbidden"}).to_string();
@@ -483,10 +483,9 @@ fn the_sample_of_rights_lets_each_user_do_its_part() {
     // The broker has answered all of that by the time this is answered.
     control.tell("proc-a", r#"{"command":"status"}"#).unwrap();
     assert_eq!(control.client.statuses["proc-a"].parameters["max_fps"], json!(3.0));
-    viewer.heard.clear();
-    viewer.until("more events", |viewer| viewer.on("nvr/detections/0").len() >= 3);
+    let before = viewer.on("nvr/detections/0").len();
+    viewer.until("more events", |viewer| viewer.on("nvr/detections/0").len() >= before + 3);
     assert!(viewer.on("nvr/detections/0").iter().all(|event| event.get("forged").is_none()));
-    assert!(viewer.on("nvr/control/commands").is_empty());
     assert_eq!(Operator::new(&broker.url_for("viewer"), &[]).client.alive(), ["proc-a"]);
     let log = process.log();
     assert!(!log.contains("ss%2Fword") && !log.contains("p@ss"), "{log}");

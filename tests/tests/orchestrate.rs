@@ -42,7 +42,7 @@ fn a_fall_in_room_2_gets_an_instance_of_its_own_and_the_other_rooms_lose_no_fram
     let folder = tempfile::tempdir().unwrap();
     second_model(folder.path());
     let site = folder.path().join("site.toml");
-    let rooms: String = (1..=3)
+    let rooms: Vec<String> = (1..=3)
         .map(|id| {
             format!(
                 "[[cameras]]\nid = {id}\nname = \"Room {id}\"\n\
@@ -50,7 +50,7 @@ fn a_fall_in_room_2_gets_an_instance_of_its_own_and_the_other_rooms_lose_no_fram
             )
         })
         .collect();
-    fs::write(&site, rooms).unwrap();
+    fs::write(&site, rooms.concat()).unwrap();
     let state = folder.path().join("care-home.state");
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/orchestrate/care-home.toml");
     let start = || {
