@@ -40,7 +40,7 @@ use super::{
 /// Most sessions that one engine opens by itself; each holds the weights and its working memory.
 const MAX_AUTOMATIC_WORKERS: usize = 8;
 /// How long a job waits for the worker with the warm caches before another worker takes it.
-const PATIENCE_NS: u64 = 10_000_000;
+const PATIENCE_NS: u64 = 30_000_000;
 /// Tensors that are kept beyond those at work.
 const SPARE_TENSORS: usize = 2;
 

@@ -135,7 +135,8 @@ fn generic(caps: &gst::Caps, name: &str) -> Result<Chain, CodecError> {
 
 /// One thread per camera: frame threads hold pictures back and cost memory, and cameras are parallel enough.
 /// Strict compliance would hold back as many pictures as the stream might reorder; what is damaged or was joined
-/// in the middle is not a picture to look for people in.
+/// in the middle is not a picture to look for people in. Pictures that libav decodes in place stay locked while others
+/// refer to them, and whoever stamps one then copies it into new memory: copied into the pool's is cheaper.
 fn tune_libav(decoder: &gst::Element) {
     for (property, value) in [
         ("max-threads", "1"),
@@ -143,6 +144,7 @@ fn tune_libav(decoder: &gst::Element) {
         ("std-compliance", "normal"),
         ("output-corrupt", "false"),
         ("qos", "false"),
+        ("direct-rendering", "false"),
     ] {
         if decoder.find_property(property).is_some() {
             decoder.set_property_from_str(property, value);
