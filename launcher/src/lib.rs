@@ -4,12 +4,15 @@
 pub mod broker;
 pub mod check;
 pub mod cli;
+pub mod control;
+pub mod ctl;
 pub mod demo;
 pub mod diagnostics;
 pub mod graph;
 pub mod live;
 pub mod logging;
 pub mod models;
+pub mod orchestrate;
 pub mod process;
 pub mod redact;
 pub mod rtsp_server;

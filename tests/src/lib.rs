@@ -1,5 +1,6 @@
 //! Shared parts of the end-to-end tests.
 
+pub mod control;
 pub mod data;
 pub mod detector;
 pub mod golden;

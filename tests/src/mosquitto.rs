@@ -29,6 +29,8 @@ pub enum Access {
     MutualTls,
     /// As `config/mosquitto.conf` has it, on another port.
     Sample,
+    /// Users `camera`, `control` and `viewer`, with the rights that `config/mosquitto-acl` gives them.
+    Acl,
 }
 
 /// The password of user `camera`, as it has to be written in a URL.
@@ -108,9 +110,14 @@ impl Mosquitto {
         let port = self.port;
         match self.access {
             Access::Open | Access::Sample => format!("mqtt://127.0.0.1:{port}"),
-            Access::Password => format!("mqtt://camera:{PASSWORD_IN_URL}@127.0.0.1:{port}"),
+            Access::Password | Access::Acl => self.url_for("camera"),
             Access::Tls | Access::MutualTls => format!("mqtts://localhost:{port}"),
         }
+    }
+
+    /// The same for another of the users.
+    pub fn url_for(&self, user: &str) -> String {
+        format!("mqtt://{user}:{PASSWORD_IN_URL}@127.0.0.1:{}", self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -162,12 +169,21 @@ impl Mosquitto {
         let _ = writeln!(text, "listener {}{host}", self.port);
         match self.access {
             Access::Open | Access::Sample => text += "allow_anonymous true\n",
-            Access::Password => {
+            Access::Password | Access::Acl => {
                 let file = self.path("passwords");
-                let mut command = Command::new("mosquitto_passwd");
-                command.args(["-b", "-c"]).arg(&file).args(["camera", PASSWORD]);
-                call(command)?;
+                fs::write(&file, "")?;
+                for user in ["camera", "control", "viewer"] {
+                    let mut command = Command::new("mosquitto_passwd");
+                    command.arg("-b").arg(&file).args([user, PASSWORD]);
+                    call(command)?;
+                }
                 let _ = writeln!(text, "allow_anonymous false\npassword_file {}", file.display());
+                if self.access == Access::Acl {
+                    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/mosquitto-acl");
+                    let copy = self.path("acl");
+                    fs::copy(&sample, &copy).with_context(|| sample.display().to_string())?;
+                    let _ = writeln!(text, "acl_file {}", copy.display());
+                }
             }
             Access::Tls | Access::MutualTls => {
                 certificates(directory)?;

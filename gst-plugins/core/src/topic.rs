@@ -78,6 +78,16 @@ pub fn status(prefix: &str, instance_id: &str) -> String {
     format!("{prefix}/control/status/{instance_id}")
 }
 
+/// `{prefix}/control/commands`: one topic for all instances.
+pub fn commands(prefix: &str) -> String {
+    format!("{prefix}/control/commands")
+}
+
+/// `{prefix}/control/status/ack`: the answers of all instances.
+pub fn ack(prefix: &str) -> String {
+    format!("{prefix}/control/status/ack")
+}
+
 /// `{prefix}/status/metrics/{instance_id}`.
 pub fn metrics(prefix: &str, instance_id: &str) -> String {
     format!("{prefix}/status/metrics/{instance_id}")
@@ -93,6 +103,38 @@ mod tests {
         assert_eq!(detections("nvr/shop-7", 0), "nvr/shop-7/detections/0");
         assert_eq!(status("nvr", "proc-a"), "nvr/control/status/proc-a");
         assert_eq!(metrics("nvr", "proc-a"), "nvr/status/metrics/proc-a");
+        assert_eq!(
+            (commands("nvr"), ack("nvr")),
+            ("nvr/control/commands".into(), "nvr/control/status/ack".into())
+        );
+    }
+
+    #[test]
+    fn filters_match_as_the_specification_says() {
+        for (filter, topic, expected) in [
+            ("nvr/detections/2", "nvr/detections/2", true),
+            ("nvr/detections/2", "nvr/detections/22", false),
+            ("nvr/detections/+", "nvr/detections/2", true),
+            ("nvr/detections/+", "nvr/detections/2/x", false),
+            ("nvr/detections/+", "nvr/detections", false),
+            ("nvr/#", "nvr", true),
+            ("nvr/#", "nvr/a/b", true),
+            ("+/+", "/a", true),
+            ("+", "a/b", false),
+            ("#", "ü/é", true),
+            ("#", "$SYS/uptime", false),
+            ("+/uptime", "$SYS/uptime", false),
+            ("$SYS/#", "$SYS/uptime", true),
+            ("a", "", false),
+        ] {
+            assert_eq!(matches(topic, filter), expected, "{filter} {topic}");
+        }
+        for filter in ["", "a/#/b", "a#", "a/b+", "a\0", &"x".repeat(1025)] {
+            assert!(check_filter(filter).is_err(), "{filter:?}");
+        }
+        for filter in ["#", "+", "a/+/b/#", "$SYS/#", "/"] {
+            assert!(check_filter(filter).is_ok(), "{filter:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod meta;
 pub mod mqtt;
+pub mod nvrcontrol;
 pub mod nvrinfer;
 pub mod nvrmqttsink;
 pub mod nvroverlay;
@@ -15,7 +16,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrtestsrc::register(plugin)?;
     nvrinfer::register(plugin)?;
     nvrmqttsink::register(plugin)?;
-    nvroverlay::register(plugin)
+    nvroverlay::register(plugin)?;
+    nvrcontrol::register(plugin)
 }
 
 gst::plugin_define!(

@@ -85,6 +85,16 @@ fn command() -> Command {
         .subcommand(crate::models::command::command())
         .subcommand(crate::demo::command())
         .subcommand(crate::broker::command())
+        .subcommand(crate::ctl::command())
+        .subcommand(crate::orchestrate::command())
+        .subcommand(
+            Command::new("completion").about("Print a completion script for a shell").arg(
+                Arg::new("shell")
+                    .required(true)
+                    .value_parser(clap::value_parser!(clap_complete::Shell))
+                    .help("As in: nvr-launch completion bash > /etc/bash_completion.d/nvr-launch"),
+            ),
+        )
 }
 
 /// Runs the chosen command. The outer error is one of the command line itself.
@@ -96,6 +106,12 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
         Some(("graph", matches)) => graph::run(matches),
         Some(("models", matches)) => Ok(crate::models::command::run(matches)),
         Some(("demo", matches)) => Ok(crate::demo::run(matches)),
+        Some(("ctl", matches)) => Ok(crate::ctl::run(matches)),
+        Some(("orchestrate", matches)) => Ok(crate::orchestrate::run(matches)),
+        Some(("completion", matches)) => {
+            completion(matches);
+            Ok(Ok(()))
+        }
         Some(("broker", matches)) => Ok(crate::broker::run(matches)),
         Some((name, matches)) => {
             let args = matches.get_many::<OsString>("").into_iter().flatten().cloned();
@@ -109,7 +125,18 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
 pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
     Graph::load(name).map_err(|error| match error {
         GraphError::Unknown { .. } => {
-            let commands = ["list", "check", "graph", "models", "demo", "broker", "help"];
+            let commands = [
+                "list",
+                "check",
+                "graph",
+                "models",
+                "demo",
+                "broker",
+                "ctl",
+                "orchestrate",
+                "completion",
+                "help",
+            ];
             let hint = hint(name, commands);
             let hint = if hint.is_empty() { hint } else { format!("; or the command: {}", &hint[2..]) };
             Failure::usage(format!("{error}{hint}"))
@@ -128,6 +155,15 @@ pub(crate) fn init_gstreamer() -> Result<(), Failure> {
     };
     gst::init().map_err(|error| fail(&error))?;
     REGISTERED.get_or_init(gstnvr::plugin_register_static).clone().map_err(|error| fail(&error))
+}
+
+fn completion(matches: &ArgMatches) {
+    if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
+        // Completes commands and their options; a graph's own flags are known once the graph is.
+        let graphs = SHIPPED.iter().map(|graph| Command::new(graph.name).about("Run this graph"));
+        let mut command = command().override_usage("nvr-launch COMMAND").subcommands(graphs);
+        clap_complete::generate(*shell, &mut command, "nvr-launch", &mut std::io::stdout());
+    }
 }
 
 fn list() -> CommandResult {

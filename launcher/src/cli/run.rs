@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use super::{CommandResult, Failure, init_gstreamer, load};
 use crate::{
     check::check_graph,
+    control::Control,
     graph::{Graph, Kind, Param, Scope},
     live,
     logging::{self, Format},
@@ -272,12 +273,15 @@ fn start(invocation: Invocation) -> CommandResult {
         message: format!("signals cannot be handled: {error}"),
     })?;
     live::show(&mut instance, lines);
+    let control = Control::attach(&instance);
+    control.claim().map_err(start_failure)?;
     instance.start().map_err(|error| match error {
         StartError::Configuration(_) => {
             check_graph(&graph).map_or_else(Failure::usage, |()| start_failure(error))
         }
         StartError::Start(_) => start_failure(error),
     })?;
+    control.ready();
     match instance.run() {
         Outcome::Finished => Ok(()),
         Outcome::Failed(message) => Err(Failure::failed(message)),

@@ -157,7 +157,9 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let mut instance = Instance::new(plan).map_err(start_failure)?;
     let handle = instance.handle();
     process::stop_on_signals(handle.clone()).map_err(Failure::failed)?;
+    let control = crate::control::Control::attach(&instance);
     instance.start().map_err(start_failure)?;
+    control.ready();
     let tap = FrameTap::new(instance.pipeline().clone());
     let runner = thread::Builder::new()
         .name("instance".into())

@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     branch::{self, Branch, Change, Parts, Phase, Update},
+    change::{self, Paused},
     request::{Handle, Request, WAKE},
     status::{Snapshot, source_status, text_field},
 };
@@ -63,11 +64,15 @@ pub type Observer = Box<dyn FnMut(&Snapshot) + Send>;
 
 /// One running graph.
 pub struct Instance {
-    plan: Plan,
-    template: Option<Template>,
-    pipeline: gst::Pipeline,
+    pub(super) plan: Plan,
+    pub(super) template: Option<Template>,
+    pub(super) shared: Option<Template>,
+    pub(super) pipeline: gst::Pipeline,
     bus: gst::Bus,
-    branches: BTreeMap<u32, Branch>,
+    pub(super) branches: BTreeMap<u32, Branch>,
+    pub(super) paused: Paused,
+    /// As the files and the command line have it: what a camera gets that comes back.
+    pub(super) given: Plan,
     requests: Receiver<Request>,
     handle: Handle,
     /// Messages that were taken off the bus while looking for another.
@@ -120,11 +125,14 @@ impl Instance {
             pipeline.bus().ok_or_else(|| StartError::Configuration("the pipeline has no bus".into()))?;
         let (handle, requests) = Handle::new(&bus);
         Ok(Self {
+            given: plan.clone(),
             plan,
             template,
+            shared,
             pipeline,
             bus,
             branches: BTreeMap::new(),
+            paused: Paused::default(),
             requests,
             handle,
             pending: VecDeque::new(),
@@ -229,6 +237,8 @@ impl Instance {
             self.tick(now);
         };
         info!(event = "instance.stopping", instance_id = self.plan.instance_id, "stopping");
+        // Whoever still waits for an answer learns that there will be none: elements may wait for such a one.
+        self.requests = Handle::new(&self.bus).1;
         self.shut_down();
         self.bus.set_flushing(true);
         match &outcome {
@@ -371,6 +381,12 @@ impl Instance {
 
     /// The text of the first error that `root` or something in it has posted. Other messages wait.
     fn first_error_of(&mut self, root: &gst::Object) -> String {
+        self.pending_error_of(root)
+            .unwrap_or_else(|| "an element refused to start and did not say why".into())
+    }
+
+    /// The same where there is one.
+    pub(super) fn pending_error_of(&mut self, root: &gst::Object) -> Option<String> {
         let mut found = None;
         while let Some(message) = self.bus.pop_filtered(&MESSAGES) {
             match message.view() {
@@ -382,7 +398,7 @@ impl Instance {
                 _ => self.pending.push_back(message),
             }
         }
-        found.unwrap_or_else(|| "an element refused to start and did not say why".into())
+        found
     }
 
     /// A branch as far as it can be checked without connecting to anything.
@@ -398,9 +414,12 @@ impl Instance {
     }
 
     /// Builds and starts a branch that exists by name only.
-    fn start_branch(&mut self, id: u32) -> Result<(), String> {
+    pub(super) fn start_branch(&mut self, id: u32) -> Result<(), String> {
         let camera = self.branches.get(&id).ok_or_else(|| unknown(id))?.camera.clone();
         let parts = self.build(&camera)?;
+        if self.paused.contains(id) {
+            change::enable(&parts.bin, false);
+        }
         if parts.bin.sync_state_with_parent().is_err() {
             let message = self.first_error_of(parts.bin.clone().upcast_ref());
             branch::detach(&self.pipeline, &parts);
@@ -417,7 +436,7 @@ impl Instance {
     }
 
     /// Takes a failed branch down and has it built again after the backoff.
-    fn retry_later(&mut self, id: u32, reason: &str) {
+    pub(super) fn retry_later(&mut self, id: u32, reason: &str) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         let delay = branch.next_delay();
         branch.last_error = Some(reason.to_owned());
@@ -438,7 +457,7 @@ impl Instance {
     }
 
     /// Takes a branch out of the pipeline; a worker stops its elements, however long that takes.
-    fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
+    pub(super) fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         let generation = branch.generation;
         let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after })
@@ -499,7 +518,7 @@ impl Instance {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             instance_id: self.plan.instance_id.clone(),
             sources: self.branches.values().map(source_status).collect(),
@@ -514,6 +533,9 @@ impl Instance {
             Request::Restart { id, reply } => drop(reply.send(self.restart(id))),
             Request::Set { camera, changes, reply } => drop(reply.send(self.set(camera, changes))),
             Request::Snapshot { reply } => drop(reply.send(self.snapshot())),
+            Request::Apply { edits, reply } => drop(reply.send(self.apply(edits))),
+            Request::Restore { target, reply } => drop(reply.send(self.restore(*target))),
+            Request::Inspect { reply } => drop(reply.send(self.inspect())),
             Request::Stop => self.stop(),
         }
     }
@@ -617,7 +639,7 @@ impl Instance {
     }
 
     /// A value that may be given to a parameter while the graph runs.
-    fn checked(&self, name: &str, value: Value, new_branch: bool) -> Result<Value, String> {
+    pub(super) fn checked(&self, name: &str, value: Value, new_branch: bool) -> Result<Value, String> {
         let graph = &self.plan.graph;
         let param: &Param = graph
             .param(name)
@@ -681,7 +703,7 @@ impl Instance {
     }
 
     /// Stops a branch and starts it with the present values, waiting for both.
-    fn rebuild_now(&mut self, id: u32) -> Result<(), String> {
+    pub(super) fn rebuild_now(&mut self, id: u32) -> Result<(), String> {
         let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
         let waiting = Phase::Waiting { until: Instant::now() };
         if let Phase::Running(parts) = std::mem::replace(&mut branch.phase, waiting) {
@@ -698,7 +720,7 @@ impl Drop for Instance {
     }
 }
 
-fn unknown(id: u32) -> String {
+pub(super) fn unknown(id: u32) -> String {
     format!("there is no camera {id}")
 }
 

@@ -1,6 +1,7 @@
 //! Runs a graph: one pipeline, one branch per camera, one thread that looks after them.
 
 mod branch;
+mod change;
 mod instance;
 pub(crate) mod property;
 mod request;
@@ -8,6 +9,7 @@ mod status;
 
 use gst::prelude::*;
 
+pub use change::{Applied, Edit, Inspection, Paused, Target};
 pub use instance::{Instance, Outcome, StartError};
 pub use request::Handle;
 pub use status::{Snapshot, SourceStatus};

@@ -2,7 +2,10 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::status::Snapshot;
+use super::{
+    change::{Applied, Edit, Inspection, Target},
+    status::Snapshot,
+};
 use crate::{
     graph::{Value, Values},
     values::Camera,
@@ -17,6 +20,9 @@ pub(super) enum Request {
     Restart { id: Option<u32>, reply: Reply<Result<(), String>> },
     Set { camera: Option<u32>, changes: Vec<(String, Value)>, reply: Reply<Result<(), String>> },
     Snapshot { reply: Reply<Snapshot> },
+    Apply { edits: Vec<Edit>, reply: Reply<Result<Applied, String>> },
+    Restore { target: Box<Target>, reply: Reply<Result<(), String>> },
+    Inspect { reply: Reply<Inspection> },
     Stop,
 }
 
@@ -93,6 +99,29 @@ impl Handle {
     /// What every source is doing. `None` once the instance has ended.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.ask(|reply| Request::Snapshot { reply })
+    }
+
+    /// Carries out several changes at once; all or nothing. Models that have been told to change may still fail:
+    /// then [`Self::restore`] goes back.
+    ///
+    /// # Errors
+    /// Why not; everything is as before then.
+    pub fn apply(&self, edits: Vec<Edit>) -> Result<Applied, String> {
+        self.ask(|reply| Request::Apply { edits, reply }).unwrap_or_else(|| Err(GONE.into()))
+    }
+
+    /// Goes back to how everything was before [`Self::apply`].
+    ///
+    /// # Errors
+    /// What could not be brought back.
+    pub fn restore(&self, target: Target) -> Result<(), String> {
+        let target = Box::new(target);
+        self.ask(|reply| Request::Restore { target, reply }).unwrap_or_else(|| Err(GONE.into()))
+    }
+
+    /// What is asked of the instance at this moment, and what every source is doing. `None` once it has ended.
+    pub fn inspect(&self) -> Option<Inspection> {
+        self.ask(|reply| Request::Inspect { reply })
     }
 
     /// Asks for an orderly end and returns at once. `false` where the instance has ended or takes nothing more.

@@ -59,6 +59,15 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
         "gst-launch-1.0 nvrsrc uri=rtsp://camera.example/stream ! nvroverlay source-id=0 \
          broker=mqtt://localhost:1883 sync=timestamp ! videoconvert ! autovideosink",
     ),
+    (
+        "nvrcontrol",
+        "Takes [commands](commands.md) from MQTT and carries them out in the pipeline that it stands in, wherever \
+         that is: pause, resume, rate, confidence, model, tracking, name. What needs new elements it offers to the \
+         application by the signal `command`, whose answer becomes the answer to the command; `describe` asks the \
+         application for its part of the status.",
+        "gst-launch-1.0 nvrtestsrc is-live=true ! nvrinfer model=demo ! nvrmqttsink source-id=0 \
+         nvrcontrol instance-id=own broker=mqtt://localhost:1883",
+    ),
 ];
 
 fn main() -> Result<()> {

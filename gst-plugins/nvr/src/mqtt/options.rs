@@ -209,6 +209,16 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
+    /// The same broker once more, for a connection whose only purpose is that the broker publishes `will` when it
+    /// breaks. It has a client id of its own.
+    #[must_use]
+    pub fn presence(&self, will: Will) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let client_id = self.client_id.as_ref().map(|id| format!("{id}-presence-{number}"));
+        Self { client_id, will: Some(will), ..self.clone() }
+    }
+
     /// The client id, made up where none was asked for. Another one each time, for two connections that differ in
     /// something else must not share one.
     pub(super) fn client_id(&self) -> String {

@@ -68,6 +68,7 @@ struct Settings {
     qos: u32,
     payload: Payload,
     publish: Publish,
+    enabled: bool,
     queue_size: u32,
     spool: Option<PathBuf>,
     spool_max_bytes: u64,
@@ -82,6 +83,7 @@ impl Default for Settings {
             qos: 0,
             payload: Payload::default(),
             publish: Publish::default(),
+            enabled: true,
             queue_size: DEFAULT_QUEUE_SIZE,
             spool: None,
             spool_max_bytes: DEFAULT_SPOOL_MAX_BYTES,
@@ -172,6 +174,12 @@ impl ObjectImpl for NvrMqttSink {
                     .blurb("Which analysed frames become events")
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecBoolean::builder("enabled")
+                    .nick("Enabled")
+                    .blurb("Publish events; while this is off, frames are counted and nothing else")
+                    .default_value(true)
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecUInt::builder("queue-size")
                     .nick("Queue size")
                     .blurb("Events that wait for the broker; a full queue drops its oldest")
@@ -221,6 +229,7 @@ impl ObjectImpl for NvrMqttSink {
             "qos" => settings.qos = value.get().unwrap_or_default(),
             "payload" => settings.payload = value.get().unwrap_or_default(),
             "publish" => settings.publish = value.get().unwrap_or_default(),
+            "enabled" => settings.enabled = value.get().unwrap_or(true),
             "queue-size" => settings.queue_size = value.get().unwrap_or(DEFAULT_QUEUE_SIZE),
             "spool" => settings.spool = text().map(PathBuf::from),
             "spool-max-bytes" => settings.spool_max_bytes = value.get().unwrap_or(DEFAULT_SPOOL_MAX_BYTES),
@@ -242,6 +251,7 @@ impl ObjectImpl for NvrMqttSink {
             "qos" => settings.qos.to_value(),
             "payload" => settings.payload.to_value(),
             "publish" => settings.publish.to_value(),
+            "enabled" => settings.enabled.to_value(),
             "queue-size" => settings.queue_size.to_value(),
             "spool" => settings.spool.as_ref().map(|path| path.display().to_string()).to_value(),
             "spool-max-bytes" => settings.spool_max_bytes.to_value(),
@@ -359,10 +369,14 @@ impl BaseSinkImpl for NvrMqttSink {
     }
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (instance_id, payload, publish) = {
+        let (instance_id, payload, publish, enabled) = {
             let settings = self.settings.lock();
-            (settings.instance_id.clone(), settings.payload, settings.publish)
+            (settings.instance_id.clone(), settings.payload, settings.publish, settings.enabled)
         };
+        if !enabled {
+            self.state.lock().as_mut().ok_or(gst::FlowError::Flushing)?.frames += 1;
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let found = meta::read(buffer);
         let times = self.times(buffer);
         let (outlet, message) = {

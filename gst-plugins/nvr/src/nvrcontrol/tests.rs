@@ -1,0 +1,86 @@
+use gst::prelude::*;
+
+use super::*;
+use crate::mqtt::fake::{FakeBroker, Manner};
+
+fn init() {
+    use std::sync::Once;
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        gst::init().unwrap();
+        crate::plugin_register_static().unwrap();
+    });
+}
+
+fn pipeline(properties: &[(&str, &str)]) -> (gst::Pipeline, gst::Element) {
+    init();
+    let pipeline = gst::Pipeline::new();
+    let control = gst::ElementFactory::make("nvrcontrol").build().unwrap();
+    for (name, value) in properties {
+        control.set_property(name, *value);
+    }
+    pipeline.add(&control).unwrap();
+    (pipeline, control)
+}
+
+#[test]
+fn it_starts_and_stops_whatever_the_broker_does() {
+    for manner in
+        [Manner::Polite, Manner::Silent, Manner::Refuse(5), Manner::HangUp, Manner::Garble(&[0xff; 9])]
+    {
+        let broker = FakeBroker::start(manner);
+        let (pipeline, control) = pipeline(&[("broker", &broker.url()), ("instance-id", "a")]);
+        for _ in 0..2 {
+            pipeline.set_state(gst::State::Playing).unwrap();
+            let _ = pipeline.state(gst::ClockTime::from_seconds(5));
+            assert!(control.property::<Option<gst::Structure>>("stats").is_some());
+            pipeline.set_state(gst::State::Null).unwrap();
+        }
+    }
+}
+
+#[test]
+fn wrong_settings_are_errors_that_name_them() {
+    for (name, value, part) in [
+        ("instance-id", "ack", "reserved word"),
+        ("enabled-commands", "status,explode", "explode"),
+        ("topic-prefix", "a/#", "topic prefix"),
+        ("broker", "mqtt://user:geheim@/", "broker"),
+    ] {
+        let (pipeline, _) = pipeline(&[(name, value)]);
+        assert!(pipeline.set_state(gst::State::Playing).is_err(), "{name}");
+        let message = pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+        let text = error.error().message().to_owned();
+        assert!(text.contains(part) && !text.contains("geheim"), "{name}: {text}");
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
+
+#[test]
+fn the_name_is_asked_for_before_anything_else() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, _) = pipeline(&[("broker", &broker.url()), ("instance-id", "a"), ("kind", "test")]);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let first = &broker.payloads(1)[0];
+    assert!(first.contains("\"claiming\":true") && first.contains("\"kind\":\"test\""), "{first}");
+    // Nobody sends it back: the name is not known to be free, and nothing is announced.
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert!(
+        broker.look(|seen| seen.messages.iter().all(|m| String::from_utf8_lossy(&m.1).contains("claiming")))
+    );
+}
+
+#[test]
+fn the_first_answer_of_an_application_counts() {
+    let (_, control) = pipeline(&[]);
+    control.connect(SIGNAL_COMMAND, false, |_| Some(None::<String>.to_value()));
+    control.connect(SIGNAL_COMMAND, false, |values| {
+        let command: String = values[1].get().unwrap();
+        Some(Some(format!("{{\"result\":\"{command}\"}}")).to_value())
+    });
+    control.connect(SIGNAL_COMMAND, false, |_| Some(Some("{}".to_owned()).to_value()));
+    let answer = control.emit_by_name::<Option<String>>(SIGNAL_COMMAND, &[&"stop", &"{}"]);
+    assert_eq!(answer.as_deref(), Some("{\"result\":\"stop\"}"));
+    assert_eq!(control.emit_by_name::<Option<String>>(SIGNAL_DESCRIBE, &[]), None);
+}

@@ -1,0 +1,199 @@
+//! Answers as tables, or as JSON lines. What comes from the network is printed without control characters.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use nvr_core::command::{Ack, Status};
+use serde_json::{Value, json};
+
+type Answers = BTreeMap<String, Result<Ack, String>>;
+
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Columns as wide as their widest entry.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|text| text.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+pub fn statuses(statuses: &BTreeMap<String, Status>, answers: &Answers, json: bool) {
+    if json {
+        for status in statuses.values() {
+            println!("{}", serde_json::to_string(status).unwrap_or_default());
+        }
+        return;
+    }
+    print!("{}", status_table(statuses, answers));
+}
+
+fn status_table(statuses: &BTreeMap<String, Status>, answers: &Answers) -> String {
+    let mut rows: Vec<Vec<String>> = statuses
+        .values()
+        .map(|status| {
+            let playing = status.streams.iter().filter(|stream| stream.state == "playing").count();
+            let parameter = |name: &str| match status.parameters.get(name) {
+                Some(Value::String(text)) => clean(text),
+                Some(other) => other.to_string(),
+                None => "-".into(),
+            };
+            let silent = answers.get(&status.instance_id).is_some_and(Result::is_err);
+            let state = if silent { "no answer" } else { status.status.name() };
+            vec![
+                clean(&status.instance_id),
+                clean(&status.kind),
+                state.into(),
+                format!("{playing}/{}", status.streams.len()),
+                parameter("max_fps"),
+                parameter("model"),
+                status.uptime_s.map_or_else(|| "-".into(), |s| uptime(s as u64)),
+                clean(status.error.as_deref().unwrap_or_default()),
+            ]
+        })
+        .collect();
+    for (id, answer) in answers {
+        if !statuses.contains_key(id) {
+            let error = answer.as_ref().err().cloned().unwrap_or_default();
+            let mut row = vec![clean(id), "-".into(), "unknown".into()];
+            row.extend(["-", "-", "-", "-"].map(str::to_owned));
+            row.push(clean(&error));
+            rows.push(row);
+        }
+    }
+    table(&["INSTANCE", "KIND", "STATUS", "PLAYING", "FPS", "MODEL", "UP", "ERROR"], &rows)
+}
+
+fn uptime(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+pub fn metrics(metrics: &BTreeMap<String, Value>, json: bool) {
+    if json {
+        for value in metrics.values() {
+            println!("{value}");
+        }
+        return;
+    }
+    let mut rows = Vec::new();
+    for (id, value) in metrics {
+        let number = |value: &Value, key: &str| value.get(key).map_or_else(|| "-".into(), Value::to_string);
+        let memory =
+            value["memory_bytes"].as_u64().map_or_else(|| "-".into(), |b| format!("{} MiB", b >> 20));
+        let streams = value["streams"].as_array().cloned().unwrap_or_default();
+        let first = vec![clean(id), number(value, "cpu_percent"), memory];
+        if streams.is_empty() {
+            rows.push(first.iter().cloned().chain(["-", "-", "-", "-", "-"].map(str::to_owned)).collect());
+        }
+        for (index, stream) in streams.iter().enumerate() {
+            let mut row = if index == 0 { first.clone() } else { vec![String::new(); 3] };
+            row.extend(
+                ["source_id", "fps", "detections", "inference_p50_ms", "latency_ms"]
+                    .map(|key| number(stream, key)),
+            );
+            rows.push(row);
+        }
+    }
+    let head = ["INSTANCE", "CPU %", "MEMORY", "CAMERA", "FPS", "DETECTIONS", "INFERENCE ms", "LATENCY ms"];
+    print!("{}", table(&head, &rows));
+}
+
+pub fn answers(answers: &Answers, json: bool) {
+    if json {
+        for (id, answer) in answers {
+            let line = match answer {
+                Ok(ack) => serde_json::to_value(ack).unwrap_or_default(),
+                Err(error) => json!({ "instance_id": id, "ack_status": "error", "error": error }),
+            };
+            println!("{line}");
+        }
+        return;
+    }
+    let rows: Vec<Vec<String>> = answers
+        .iter()
+        .map(|(id, answer)| match answer {
+            Ok(_) => vec![clean(id), "completed".into(), String::new()],
+            Err(error) => vec![clean(id), "error".into(), clean(error)],
+        })
+        .collect();
+    print!("{}", table(&["INSTANCE", "ANSWER", "ERROR"], &rows));
+}
+
+pub fn status_line(status: &Status, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(status).unwrap_or_default());
+        return;
+    }
+    let mut line =
+        format!("{}  {}  {}", clean(&status.timestamp), clean(&status.instance_id), status.status.name());
+    for stream in &status.streams {
+        let _ = write!(line, "  {}:{}", stream.source_id, clean(&stream.state));
+        if stream.paused {
+            line.push_str(" (paused)");
+        }
+    }
+    if let Some(from) = &status.renamed_from {
+        let _ = write!(line, "  renamed from {}", clean(from));
+    }
+    if let Some(error) = &status.error {
+        let _ = write!(line, "  {}", clean(error));
+    }
+    println!("{line}");
+}
+
+pub fn ack_line(ack: &Ack, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(ack).unwrap_or_default());
+        return;
+    }
+    let status = match &ack.error {
+        Some(error) => format!("error: {}", clean(error)),
+        None => format!("{:?}", ack.ack_status).to_lowercase(),
+    };
+    println!("{}  {}  {}: {status}", clean(&ack.timestamp), clean(&ack.instance_id), clean(&ack.command));
+}
+
+#[cfg(test)]
+mod tests {
+    use nvr_core::command::State;
+
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_holds_no_control_characters() {
+        let mut a = Status::new("proc-a", State::Running);
+        a.kind = "processor\x1b[2J".into();
+        a.uptime_s = Some(3725.0);
+        a.parameters.insert("model".into(), "demo".into());
+        let b = Status::new("wall", State::Offline);
+        let statuses = BTreeMap::from([("proc-a".into(), a), ("wall".into(), b)]);
+        let answers = BTreeMap::from([("gone".into(), Err("no answer".into()))]);
+        let text = status_table(&statuses, &answers);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[1].starts_with("proc-a    processor [2J  running"), "{text}");
+        assert!(
+            lines[1].contains("demo") && lines[1].contains("1h02m") && lines[3].ends_with("no answer"),
+            "{text}"
+        );
+        assert!(!text.contains('\x1b'));
+    }
+}
