@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod diagnostics;
+pub mod fault_lab;
 pub mod graph;
 pub mod live;
 pub mod logging;

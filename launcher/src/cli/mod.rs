@@ -85,6 +85,7 @@ fn command() -> Command {
         .subcommand(crate::models::command::command())
         .subcommand(crate::demo::command())
         .subcommand(crate::broker::command())
+        .subcommand(crate::fault_lab::command::command())
 }
 
 /// Runs the chosen command. The outer error is one of the command line itself.
@@ -97,6 +98,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
         Some(("models", matches)) => Ok(crate::models::command::run(matches)),
         Some(("demo", matches)) => Ok(crate::demo::run(matches)),
         Some(("broker", matches)) => Ok(crate::broker::run(matches)),
+        Some(("fault-lab", matches)) => Ok(crate::fault_lab::command::run(matches)),
         Some((name, matches)) => {
             let args = matches.get_many::<OsString>("").into_iter().flatten().cloned();
             run::run(name, args, check)
@@ -109,7 +111,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
 pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
     Graph::load(name).map_err(|error| match error {
         GraphError::Unknown { .. } => {
-            let commands = ["list", "check", "graph", "models", "demo", "broker", "help"];
+            let commands = ["list", "check", "graph", "models", "demo", "broker", "fault-lab", "help"];
             let hint = hint(name, commands);
             let hint = if hint.is_empty() { hint } else { format!("; or the command: {}", &hint[2..]) };
             Failure::usage(format!("{error}{hint}"))
