@@ -131,13 +131,15 @@ impl Proxy {
         self.address
     }
 
+    /// Clients can ask for camera `id`; one that is there keeps its connections and faults.
     pub fn add(&self, id: u32) {
-        let camera = Camera {
-            orders: watch::Sender::new(Orders::default()),
-            counts: Mutex::default(),
-            changed: Condvar::new(),
-        };
-        self.shared.cameras.lock().insert(id, Arc::new(camera));
+        self.shared.cameras.lock().entry(id).or_insert_with(|| {
+            Arc::new(Camera {
+                orders: watch::Sender::new(Orders::default()),
+                counts: Mutex::default(),
+                changed: Condvar::new(),
+            })
+        });
     }
 
     fn camera(&self, id: u32) -> Option<Arc<Camera>> {

@@ -3,6 +3,7 @@
 mod branch;
 mod instance;
 pub(crate) mod property;
+mod pulse;
 mod request;
 mod status;
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use gst::prelude::*;
 use nvr_core::detection::Clock;
 
 use super::watch::{Watch, lab};
