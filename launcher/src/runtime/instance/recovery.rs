@@ -154,7 +154,13 @@ impl Instance {
                 let text = "its elements have hung too often; restart the instance";
                 branch.last_error = Some(text.into());
                 branch.phase = Phase::Waiting { until: now + HOPELESS };
-                error!(event = "source.failed", source_id = id, "camera {id} stays off: {text}");
+                error!(
+                    event = "source.stuck",
+                    source_id = id,
+                    name = branch.camera.name,
+                    hanging = branch.abandoned.len(),
+                    "camera {id} stays off: {text}"
+                );
                 continue;
             }
             if let Err(message) = self.start_branch(id) {
