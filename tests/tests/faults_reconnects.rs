@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const SOURCES: u32 = 8;
 /// Connections of each camera before the first count: buffers, caches and pools have their size then.
 const WARM_UP: u32 = 15;
-/// What the allocator may keep back; something for each connection would be more.
-const SLACK_KB: u64 = 4096;
+/// What the allocator may keep back: one frame of 320×180 left behind by each connection would be ten times as much.
+const SLACK_KB: u64 = 8192;
 /// Connections that GStreamer's objects are counted over, of each camera. The tracer needs memory of its own.
 const TRACKED: u32 = 15;
 

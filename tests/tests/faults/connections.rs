@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::watch::{PATIENCE, Watch, lab};
+use super::watch::{PATIENCE, Watch, each, lab};
 
 const LAG: Duration = Duration::from_secs(5);
 
@@ -14,7 +14,7 @@ const LEFT_ALONE: Duration = Duration::from_secs(3);
 #[test]
 fn socket_open_no_data() {
     // With RTSP answered, and with nothing at all: the camera hangs, or its cable was pulled.
-    for fault in ["mute", "stall"] {
+    each(&["mute", "stall"], |fault| {
         let Some((lab, uri)) = lab("") else { return };
         let mut watch = Watch::play(&uri, |src| src.set_property("timeout", 1_u32));
         watch.state("playing");
@@ -30,7 +30,7 @@ fn socket_open_no_data() {
         assert!(back.iter().filter(|picture| picture.discont).count() <= 1);
         watch.check(LAG);
         assert!(lab.wait(0, PATIENCE, |counts| counts.open == 1).is_some(), "old connections are closed");
-    }
+    });
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn password_change_401() {
 
 #[test]
 fn refusals_404_453_503() {
-    for status in [404, 453, 454, 503] {
+    each(&["404", "453", "454", "503"], |status| {
         let Some((lab, uri)) = lab("") else { return };
         lab.tell(0, &format!("answer {status}")).unwrap();
         let mut watch = Watch::play(&uri, |_| {});
@@ -112,7 +112,7 @@ fn refusals_404_453_503() {
         watch.state("playing");
         watch.pictures.more(5);
         watch.check(LAG);
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::watch::{PATIENCE, Watch, lab};
+use super::watch::{PATIENCE, Watch, each, lab};
 
 const LAG: Duration = Duration::from_secs(5);
 
@@ -17,7 +17,7 @@ fn resident() -> u64 {
 
 #[test]
 fn hostile_camera_sdp() {
-    for kind in ["empty", "garbage", "truncated", "huge", "parameters"] {
+    each(&["empty", "garbage", "truncated", "huge", "parameters"], |kind| {
         let Some((lab, uri)) = lab("audio=aac") else { return };
         lab.tell(0, &format!("sdp {kind}")).unwrap();
         let mut watch = Watch::play(&uri, |src| src.set_property("timeout", 2_u32));
@@ -31,7 +31,7 @@ fn hostile_camera_sdp() {
         }
         watch.pictures.more(5);
         watch.check(LAG);
-    }
+    });
 }
 
 #[test]

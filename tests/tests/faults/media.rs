@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::watch::{Watch, lab};
+use super::watch::{Watch, each, lab};
 
 const LAG: Duration = Duration::from_secs(5);
 
 #[test]
 fn sps_change_resolution_change() {
-    for codec in ["h264", "h265", "mjpeg"] {
+    each(&["h264", "h265", "mjpeg"], |codec| {
         let Some((lab, uri)) = lab(codec) else { return };
         let mut watch = Watch::play(&uri, |_| {});
         watch.state("playing");
@@ -22,12 +22,12 @@ fn sps_change_resolution_change() {
         }
         assert_eq!(lab.counts(0).connections, 1, "{codec}: {:?}", watch.said);
         watch.check(LAG);
-    }
+    });
 }
 
 #[test]
 fn b_frames_h265_long_gop_garbage() {
-    for spec in ["h264,b-frames=3", "h265", "h265,b-frames=2", "mjpeg", "h264,gop=500", "h265,gop=500"] {
+    each(&["h264,b-frames=3", "h265", "h265,b-frames=2", "mjpeg", "h264,gop=500", "h265,gop=500"], |spec| {
         let Some((lab, uri)) = lab(spec) else { return };
         let mut watch = Watch::play(&uri, |_| {});
         watch.state("playing");
@@ -43,12 +43,12 @@ fn b_frames_h265_long_gop_garbage() {
             assert_eq!(lab.counts(0).connections, 1, "{spec}: {:?}", watch.said);
         }
         watch.check(LAG);
-    }
+    });
 }
 
 #[test]
 fn no_or_late_audio() {
-    for audio in ["none", "pcma", "pcmu", "aac", "opus"] {
+    each(&["none", "pcma", "pcmu", "aac", "opus"], |audio| {
         let Some((lab, uri)) = lab(&format!("audio={audio}")) else { return };
         lab.tell(0, "mute audio").unwrap();
         let mut watch = Watch::play(&uri, |_| {});
@@ -58,7 +58,7 @@ fn no_or_late_audio() {
         watch.pictures.more(10);
         assert_eq!(lab.counts(0).connections, 1, "{audio}: {:?}", watch.said);
         watch.check(LAG);
-    }
+    });
 }
 
 #[test]

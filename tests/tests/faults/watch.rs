@@ -36,6 +36,21 @@ pub fn lab(spec: &str) -> Option<(Lab, String)> {
     }
 }
 
+/// Does the same with each of several variants, side by side: nearly all of it is waiting.
+pub fn each<'a>(variants: &[&'a str], test: impl Fn(&'a str) + Sync) {
+    init();
+    std::thread::scope(|scope| {
+        for variant in variants {
+            let test = &test;
+            // Named, so that a failure says which it was.
+            std::thread::Builder::new()
+                .name((*variant).into())
+                .spawn_scoped(scope, move || test(variant))
+                .unwrap();
+        }
+    });
+}
+
 /// One picture as it left the source.
 #[derive(Clone, Debug)]
 pub struct Picture {
