@@ -19,3 +19,4 @@ pub mod scene;
 pub mod slots;
 pub mod times;
 pub mod topic;
+pub mod track;

@@ -9,6 +9,7 @@ pub mod nvrmqttsink;
 pub mod nvroverlay;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
+pub mod nvrtrack;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     meta::init();
@@ -18,6 +19,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
     nvrcontrol::register(plugin)
+    nvrtrack::register(plugin)?;
+    nvrmqttsink::register(plugin)
 }
 
 gst::plugin_define!(
