@@ -5,6 +5,7 @@ pub mod meta;
 pub mod mqtt;
 pub mod nvrcontrol;
 pub mod nvrinfer;
+pub mod nvrmotion;
 pub mod nvrmqttsink;
 pub mod nvroverlay;
 pub mod nvrsrc;
@@ -15,6 +16,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     meta::init();
     nvrsrc::register(plugin)?;
     nvrtestsrc::register(plugin)?;
+    nvrmotion::register(plugin)?;
     nvrinfer::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
