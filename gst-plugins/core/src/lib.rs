@@ -2,6 +2,7 @@
 //! without GStreamer, a network, a clock or a thread. `now` is always a parameter.
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod backoff;
 pub mod command;
 pub mod decode;
@@ -10,6 +11,7 @@ pub mod draw;
 pub mod event;
 pub mod frame;
 pub mod geometry;
+pub mod lifecycle;
 pub mod model;
 pub mod nal;
 pub mod overlay;

@@ -11,6 +11,7 @@ pub mod nvroverlay;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
 pub mod nvrtrack;
+pub mod nvrzones;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     meta::init();
@@ -22,6 +23,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvroverlay::register(plugin)?;
     nvrcontrol::register(plugin)
     nvrtrack::register(plugin)?;
+    nvrzones::register(plugin)?;
     nvrmqttsink::register(plugin)
 }
 

@@ -13,7 +13,7 @@ pub struct Pair {
 
 /// Parts that would take more steps than this (a few milliseconds) are solved greedily, largest gain first: nothing a
 /// camera sees is that crowded, and no input may hold up the stream.
-const MAX_STEPS: usize = 5_000_000;
+const MAX_STEPS: usize = 2_000_000;
 
 /// Working memory, kept between calls.
 #[derive(Clone, Debug, Default)]

@@ -94,13 +94,6 @@ struct Track {
     lost: bool,
 }
 
-impl Track {
-    /// How far boxes may be widened on each side to find it, in its sizes.
-    fn margin(&self, dt: f32) -> f32 {
-        (SPEED * dt).min(MAX_MARGIN)
-    }
-}
-
 /// Follows the objects of one camera.
 #[derive(Clone, Debug, Default)]
 pub struct Tracker {
@@ -233,13 +226,13 @@ impl Tracker {
             let gain = overlap(track, d) * d.confidence;
             (track.id.is_none() && high(d) && same_class(track, d) && gain >= NEW).then_some(gain)
         });
-        if SPEED * dt >= MIN_MARGIN {
+        let margin = (SPEED * dt).min(MAX_MARGIN);
+        if margin >= MIN_MARGIN {
             self.pass(detections, |track, d| {
                 if !high(d) || !same_class(track, d) {
                     return None;
                 }
                 let (a, b) = (track.expected.area(), d.rect.area());
-                let margin = track.margin(dt);
                 let overlap = widened(&track.expected, margin).iou(&widened(&d.rect, margin));
                 (a.min(b) >= SAME_SIZE * a.max(b) && overlap >= WIDENED).then_some(overlap)
             });

@@ -38,6 +38,26 @@ impl HeatMap {
         self.cells.get(row * COLUMNS + column).copied().unwrap_or(0.0)
     }
 
+    /// Adds what another map of the same place has.
+    pub fn merge(&mut self, other: &Self) {
+        for (own, more) in self.cells.iter_mut().zip(&other.cells) {
+            *own += more;
+        }
+    }
+
+    /// To keep it: little-endian single precision numbers, row by row.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.cells.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    /// What was kept; `None` where it is something else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        let cells: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let good = rest.is_empty() && cells.len() == COLUMNS * ROWS && cells.iter().all(|v| *v >= 0.0);
+        good.then_some(Self { cells })
+    }
+
     /// A picture in red, green and blue: width, height, bytes. Black over blue and red to white, by the logarithm of
     /// the time, so that one who waits does not hide all who pass.
     pub fn picture(&self) -> (usize, usize, Vec<u8>) {
@@ -68,6 +88,12 @@ mod tests {
         assert!((map.seconds(80, 45) - 20.0).abs() < 1e-3);
         assert!((map.seconds(81, 45) - 10.0).abs() < 1e-3);
         assert!(map.seconds(159, 89) > 0.0 && map.seconds(0, 0) > 0.0);
+        let mut twice = HeatMap::from_bytes(&map.to_bytes()).unwrap();
+        assert_eq!(twice, map);
+        twice.merge(&map);
+        assert!((twice.seconds(80, 45) - 40.0).abs() < 1e-3);
+        assert_eq!(HeatMap::from_bytes(&map.to_bytes()[1..]), None);
+        assert_eq!(HeatMap::from_bytes(&vec![255; COLUMNS * ROWS * 4]), None);
         let (width, height, picture) = map.picture();
         assert_eq!(picture.len(), width * height * 3);
         let pixel = |x: usize, y: usize| &picture[(y * width + x) * 3..][..3];
