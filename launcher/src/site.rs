@@ -345,6 +345,19 @@ mod tests {
     }
 
     #[test]
+    fn the_site_file_of_the_guide_is_right() {
+        let page = include_str!("../../docs/guide/zones-and-alerts.md");
+        let (_, rest) = page.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let env = |name: &str| (name == "HOOK_TOKEN").then(|| "t".to_owned());
+        let site = Site::parse("site.toml", text, Path::new("."), &env).unwrap();
+        let zones = nvr_core::zones::parse(&site.cameras[0].values["zones"].value.to_string()).unwrap();
+        assert_eq!(zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>(), ["drive", "gate"]);
+        let rules = nvr_core::alert::parse(&site.values["alerts"].value.to_string()).unwrap();
+        assert_eq!(rules[0].webhook.as_ref().unwrap().query(), Some("token=t"));
+    }
+
+    #[test]
     fn every_problem_is_named_with_its_line() {
         let text = "brokr = \"mqtt://b\"\n[values]\na = [1]\nb = \"${env:NONE}\"\nc = \"${x}\"\nd = \"${file:none.txt}\"\n\
                     [[cameras]]\nname = \"x\"\n[[cameras]]\nid = -1\n[[cameras]]\nid = 1\n[[cameras]]\nid = 1\nname = 2\n";

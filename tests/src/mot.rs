@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Write as _,
     path::Path,
 };
 
@@ -256,8 +257,9 @@ pub fn table(lines: &[Line]) -> String {
     for line in lines {
         let cell = |s: &MotScore| format!("{:.3} / {:.3} / {}", s.mota, s.idf1, s.switches);
         let [published, same] = &line.reference;
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
             line.sequence,
             line.fps,
             cell(published),
