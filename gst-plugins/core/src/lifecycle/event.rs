@@ -100,7 +100,7 @@ impl LifecycleEvent {
 }
 
 /// As events have it: pixels with one decimal.
-pub(crate) fn bbox(rect: &Rect) -> BBox {
+pub fn bbox(rect: &Rect) -> BBox {
     let side = |v: f32| round(v.into(), 1);
     BBox { x: side(rect.x), y: side(rect.y), width: side(rect.width), height: side(rect.height) }
 }

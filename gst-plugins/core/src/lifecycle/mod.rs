@@ -10,7 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-pub use event::{Best, LifecycleEvent, Phase, ZoneStay};
+pub use event::{Best, LifecycleEvent, Phase, ZoneStay, bbox};
 
 use crate::{geometry::Rect, zones::Point};
 

@@ -7,7 +7,7 @@ use gst::glib;
 use nvr_core::alert::{Alert, Alerts, Fired, LocalTime, Rule, Weekday};
 use nvr_core::detection::Detection;
 use nvr_core::event::{VERSION, timestamp};
-use nvr_core::lifecycle::{LifecycleEvent, Lifecycles, Moment, Phase, Sighting};
+use nvr_core::lifecycle::{LifecycleEvent, Lifecycles, Moment, Phase, Sighting, bbox};
 use nvr_core::zones::{Counts, Direction, Point, Seen, Watcher, ZoneEvent, ZoneEventKind};
 
 use super::settings::Settings;
@@ -243,7 +243,6 @@ impl State {
         let Some(local) = local_time(self.last.unix_ns) else { return };
         for Fired { rule, zone, dwell_ns } in self.alerts.check(self.last.now_ns, local, track, &facts) {
             self.stats.alerts += 1;
-            let side = |v: f32| f64::from((v * 10.0).round() / 10.0);
             let alert = Alert {
                 version: VERSION.into(),
                 rule_id: rule.id.clone(),
@@ -255,12 +254,7 @@ impl State {
                 timestamp: timestamp(self.last.unix_ns).to_string(),
                 zone: zone.map(|zone| zone.to_string()),
                 dwell_s: (dwell_ns as f64 / 1e6).round() / 1e3,
-                bbox: nvr_core::event::BBox {
-                    x: side(d.rect.x),
-                    y: side(d.rect.y),
-                    width: side(d.rect.width),
-                    height: side(d.rect.height),
-                },
+                bbox: bbox(&d.rect),
             };
             outputs.push(Output::Alert(alert, rule));
         }
