@@ -19,12 +19,11 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrtestsrc::register(plugin)?;
     nvrmotion::register(plugin)?;
     nvrinfer::register(plugin)?;
+    nvrtrack::register(plugin)?;
+    nvrzones::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
     nvrcontrol::register(plugin)
-    nvrtrack::register(plugin)?;
-    nvrzones::register(plugin)?;
-    nvrmqttsink::register(plugin)
 }
 
 gst::plugin_define!(
