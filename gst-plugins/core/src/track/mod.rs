@@ -2,10 +2,11 @@
 //!
 //! [`Algorithm::ByteTrack`] follows Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection
 //! Box" (2022): confident boxes meet the predicted tracks first, then the doubtful ones meet what is left, and only
-//! confident ones begin a track. Three things differ because cameras here run at anything from one frame in two
+//! confident ones begin a track. Four things differ because cameras here run at anything from one frame in two
 //! seconds to thirty a second: every span is time and not a number of frames; where frames are far apart, what
 //! is left is matched once more with boxes that are widened by as far as an object may have moved; and classes are
-//! kept apart, except for a box that changes its class without moving.
+//! kept apart, except for a box that changes its class without moving. And where the original has a second, higher
+//! threshold for new tracks, here a doubtful object has to be seen more often before it gets its id.
 //!
 //! [`Algorithm::Iou`] matches each box with where the track was last seen.
 
@@ -35,7 +36,7 @@ pub struct Params {
     pub algorithm: Algorithm,
     /// Seconds for which an object that is not seen is looked for.
     pub max_lost: f64,
-    /// Sightings after which a track gets its id.
+    /// Sightings after which a track gets its id. From 2, a doubtful one counts less, down to a quarter; see [`DOUBT_S`].
     pub min_hits: u32,
     /// Confidence from which a box may begin a track.
     pub new: f32,
@@ -50,6 +51,14 @@ impl Default for Params {
         Self { algorithm: Algorithm::default(), max_lost: 2.0, min_hits: 2, new: 0.5, high: 0.5, low: 0.1 }
     }
 }
+
+/// What the sightings of a track have to weigh, as a share of [`Params::min_hits`], before it gets its id, and the least
+/// that one weighs. What a detector is unsure of is more often nothing, and then mostly for a few frames only: asking
+/// for more sightings of it costs an object less than a higher threshold, which it may never reach.
+const SURE: f32 = 0.85;
+const DOUBTFUL: f32 = 0.25;
+/// Seconds after which a doubtful object is as good as a sure one: slow cameras have no frames to spare.
+pub const DOUBT_S: f64 = 0.5;
 
 /// Least overlap of a track and a confident box, weighted with its confidence.
 const FIRST: f32 = 0.22;
@@ -91,7 +100,22 @@ struct Track {
     born_ns: u64,
     seen_ns: u64,
     hits: u32,
+    /// What its sightings weigh.
+    evidence: f32,
     lost: bool,
+}
+
+impl Track {
+    /// Whether it has been seen often enough to be something.
+    fn is_certain(&self, now_ns: u64, min_hits: u32) -> bool {
+        let old = now_ns - self.born_ns >= (DOUBT_S * 1e9) as u64;
+        self.hits >= min_hits && (min_hits <= 1 || old || self.evidence >= SURE * min_hits as f32)
+    }
+}
+
+/// What one sighting weighs.
+fn weight(confidence: f32) -> f32 {
+    (2.0 * confidence - 1.0).clamp(0.0, 1.0).powi(2).max(DOUBTFUL)
 }
 
 /// Follows the objects of one camera.
@@ -197,9 +221,8 @@ impl Tracker {
         self.begin(now_ns, detections, params.new.max(params.high));
 
         // Sightings before the first frame are not known: what is there then is taken at its word.
-        let needed = if first_frame { 1 } else { params.min_hits };
         for track in &mut self.tracks {
-            if track.id.is_none() && track.hits >= needed {
+            if track.id.is_none() && (first_frame || track.is_certain(now_ns, params.min_hits)) {
                 track.id = Some(new_id());
             }
         }
@@ -273,6 +296,7 @@ impl Tracker {
             track.class = d.class_name.clone();
             track.seen_ns = now_ns;
             track.hits = track.hits.saturating_add(1);
+            track.evidence += weight(d.confidence);
         }
     }
 
@@ -330,6 +354,7 @@ impl Tracker {
                 born_ns: now_ns,
                 seen_ns: now_ns,
                 hits: 1,
+                evidence: weight(d.confidence),
                 lost: false,
             });
         }

@@ -8,6 +8,10 @@ fn person(x: f32, y: f32) -> Detection {
     seen("person", Rect::new(x, y, 40.0, 100.0), 0.9)
 }
 
+fn sure(x: f32) -> Detection {
+    seen("person", Rect::new(x, 100.0, 40.0, 100.0), 1.0)
+}
+
 fn seen(class: &str, rect: Rect, confidence: f32) -> Detection {
     Detection { class_name: class.into(), class_id: None, confidence, rect, tracker_id: None }
 }
@@ -77,7 +81,8 @@ fn who_is_hidden_for_a_moment_comes_back_with_the_same_id() {
     run.at(3.5, &[]);
     run.at(5.9, &[]);
     run.at(6.0, &[walker(3.0)]);
-    assert_eq!(run.at(6.04, &[walker(3.0)]), [Some(2)]);
+    run.at(6.04, &[walker(3.0)]);
+    assert_eq!(run.at(6.08, &[walker(3.0)]), [Some(2)]);
 }
 
 #[test]
@@ -101,7 +106,8 @@ fn a_flicker_gets_no_id() {
         assert_eq!(run.at(0.2, &[person(100.0, 100.0)]), [None]);
         run.at(0.4, &[]);
         assert_eq!(run.at(0.6, &[person(100.0, 100.0)]), [None]);
-        assert_eq!(run.at(0.8, &[person(100.0, 100.0)]), [Some(1)]);
+        assert_eq!(run.at(0.8, &[sure(100.0)]), [None], "the first sighting was doubtful");
+        assert_eq!(run.at(1.0, &[sure(100.0)]), [Some(1)]);
         assert_eq!(run.tracker.confirmed(), 1);
     }
 }
@@ -115,8 +121,23 @@ fn what_is_there_from_the_start_has_its_id_at_once() {
 fn min_hits_counts_sightings() {
     let mut run = Run { params: Params { min_hits: 4, ..Params::default() }, ..Run::default() };
     run.at(0.0, &[]);
-    let ids: Vec<_> = (1..=5).map(|n| run.at(f64::from(n) * 0.1, &[person(100.0, 100.0)])[0]).collect();
+    let ids: Vec<_> = (1..=5).map(|n| run.at(f64::from(n) * 0.1, &[sure(100.0)])[0]).collect();
     assert_eq!(ids, [None, None, None, Some(1), Some(1)]);
+}
+
+#[test]
+fn a_doubtful_object_is_seen_more_often_first_but_not_for_longer_than_half_a_second() {
+    for (fps, confidence, expected) in
+        [(25.0, 0.99, 2), (25.0, 0.9, 3), (25.0, 0.55, 7), (5.0, 0.55, 4), (2.0, 0.55, 2), (0.5, 0.55, 2)]
+    {
+        let mut run = Run::default();
+        run.at(0.0, &[]);
+        let object = seen("person", Rect::new(100.0, 100.0, 40.0, 100.0), confidence);
+        let sightings = (1..10)
+            .find(|n| run.at(f64::from(*n) / fps, std::slice::from_ref(&object))[0].is_some())
+            .unwrap();
+        assert_eq!(sightings, expected, "{fps} fps, {confidence}");
+    }
 }
 
 #[test]
@@ -126,8 +147,8 @@ fn classes_are_kept_apart_but_may_be_corrected() {
     assert_eq!(run.at(0.0, &[seen("car", at, 0.9)]), [Some(1)]);
     // A person in front of the car.
     let front = Rect::new(150.0, 90.0, 40.0, 110.0);
-    assert_eq!(run.at(0.1, &[seen("person", front, 0.9)]), [None]);
-    assert_eq!(run.at(0.2, &[seen("person", front, 0.9), seen("car", at, 0.9)]), [Some(2), Some(1)]);
+    assert_eq!(run.at(0.1, &[seen("person", front, 1.0)]), [None]);
+    assert_eq!(run.at(0.2, &[seen("person", front, 1.0), seen("car", at, 0.9)]), [Some(2), Some(1)]);
     // The detector changes its mind about the car.
     assert_eq!(run.at(0.3, &[seen("truck", at, 0.9), seen("person", front, 0.9)]), [Some(1), Some(2)]);
 }

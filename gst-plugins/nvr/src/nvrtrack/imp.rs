@@ -5,8 +5,11 @@
 //!
 //! Only frames that a detector has looked at count; frames between them pass untouched, and every span is time and
 //! not a number of frames, so 25 frames a second and one in two seconds both work. A detection whose track has been
-//! confirmed (`min-hits` sightings; at the start one is enough) leaves with the track's id, which is unique in the
-//! process and below 2^53. Ids that came from elsewhere are replaced.
+//! confirmed leaves with the track's id, which is unique in the process and below 2^53. Ids that came from elsewhere
+//! are replaced.
+//!
+//! Confirmed is what has been seen `min-hits` times; at the start once is enough. What the detector is unsure of
+//! takes up to three and a half times as many sightings, but no longer than half a second, unless `min-hits` is 1.
 //!
 //! `algorithm=bytetrack` predicts where each object goes with a Kalman filter and matches in two stages, so that a
 //! half hidden object with a doubtful box keeps its id: for that, let the detector give more than is wanted, and
@@ -168,7 +171,7 @@ impl ObjectImpl for NvrTrack {
                     .build(),
                 glib::ParamSpecUInt::builder("min-hits")
                     .nick("Least sightings")
-                    .blurb("Sightings after which an object gets its id")
+                    .blurb("Sightings after which an object gets its id; more of a doubtful one, for at most half a second")
                     .minimum(1)
                     .maximum(1000)
                     .default_value(params.min_hits)
