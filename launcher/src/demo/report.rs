@@ -126,6 +126,7 @@ mod tests {
                     confidence: 0.914,
                     bbox: BBox { x: 1.0, y: 2.0, width: 3.0, height: 4.0 },
                     tracker_id: None,
+                    zones: Vec::new(),
                 })
                 .collect(),
             fps: None,

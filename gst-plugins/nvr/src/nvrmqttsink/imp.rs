@@ -378,6 +378,7 @@ impl BaseSinkImpl for NvrMqttSink {
             return Ok(gst::FlowSuccess::Ok);
         }
         let found = meta::read(buffer);
+        let zones = meta::zones(buffer);
         let times = self.times(buffer);
         let (outlet, message) = {
             let mut guard = self.state.lock();
@@ -409,6 +410,7 @@ impl BaseSinkImpl for NvrMqttSink {
                 width: state.width,
                 height: state.height,
                 detections: &found.detections,
+                zones: zones.as_ref(),
                 fps: state.rate.rate(elapsed),
                 latency_ms: Some(latency_ms),
                 stream_time_ns: times.stream,

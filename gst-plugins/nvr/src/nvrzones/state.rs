@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gst::glib;
 use nvr_core::alert::{Alert, Alerts, Fired, LocalTime, Rule, Weekday};
 use nvr_core::detection::Detection;
-use nvr_core::event::{VERSION, timestamp};
+use nvr_core::event::{InZones, VERSION, timestamp};
 use nvr_core::lifecycle::{LifecycleEvent, Lifecycles, Moment, Phase, Sighting, bbox};
 use nvr_core::zones::{Counts, Direction, Point, Seen, Watcher, ZoneEvent, ZoneEventKind};
 
@@ -129,6 +129,16 @@ impl State {
         }
         self.end_gone(frame.at, false, settings, outputs);
         best
+    }
+
+    /// The zones that the objects of a frame are in; who is in none is left out.
+    pub fn zones_of(&self, detections: &[Detection]) -> InZones {
+        let zones = self.watcher.zones();
+        let names = |track: u64| -> Vec<String> {
+            self.watcher.inside(track).map(|(zone, _)| zones[zone].name.clone()).collect()
+        };
+        let tracks = detections.iter().filter_map(|d| d.tracker_id);
+        tracks.map(|track| (track, names(track))).filter(|(_, names)| !names.is_empty()).collect()
     }
 
     /// Notes whether a frame had detections and no id; true once, when it seems that nobody tracks.
