@@ -58,18 +58,52 @@ impl HeatMap {
         good.then_some(Self { cells })
     }
 
-    /// A picture in red, green and blue: width, height, bytes. Black over blue and red to white, by the logarithm of
-    /// the time, so that one who waits does not hide all who pass.
-    pub fn picture(&self) -> (usize, usize, Vec<u8>) {
+    /// The size of a picture that has no frame to go over.
+    pub const SIZE: (usize, usize) = (COLUMNS * 6, ROWS * 6);
+
+    /// Paints the time over a picture of `width` columns in red, green and blue, which is dimmed to let it stand out: from
+    /// violet over red and yellow to white, by the logarithm of the time, so that one who waits does not hide all who
+    /// pass.
+    pub fn paint(&self, width: usize, pixels: &mut [u8]) {
         let most = self.cells.iter().copied().fold(0.0, f32::max).max(1e-6).ln_1p();
-        let bytes = self.cells.iter().flat_map(|v| {
-            let heat = v.ln_1p() / most;
-            let ramp = |from: f32, to: f32| (((heat - from) / (to - from)).clamp(0.0, 1.0) * 255.0) as u8;
-            let blue = if heat < 0.5 { ramp(0.0, 0.33) } else { 255 - ramp(0.5, 0.66).max(ramp(0.9, 0.9)) };
-            [ramp(0.33, 0.66), ramp(0.66, 1.0), blue.max(ramp(0.9, 1.0))]
-        });
-        (COLUMNS, ROWS, bytes.collect())
+        let height = pixels.len() / (3 * width.max(1));
+        // Between the middles of two cells: the first one, and how far it is to the second.
+        let between = |n: usize, of: usize, cells: usize| {
+            let at = ((n as f32 + 0.5) / of as f32 * cells as f32 - 0.5).clamp(0.0, (cells - 1) as f32);
+            let first = (at as usize).min(cells - 2);
+            (first, at - first as f32)
+        };
+        let columns: Vec<_> = (0..width).map(|x| between(x, width, COLUMNS)).collect();
+        for (y, line) in pixels.chunks_exact_mut(3 * width.max(1)).enumerate() {
+            let (row, down) = between(y, height, ROWS);
+            for (&(column, right), pixel) in columns.iter().zip(line.as_chunks_mut::<3>().0) {
+                let mix = |a: f32, b: f32, share: f32| a + (b - a) * share;
+                let across = |row| mix(self.seconds(column, row), self.seconds(column + 1, row), right);
+                let heat = mix(across(row), across(row + 1), down).ln_1p() / most;
+                let opaque = (heat * 4.0).min(0.8);
+                let grey = pixel.iter().map(|&v| f32::from(v)).sum::<f32>() / 3.0;
+                for (v, paint) in pixel.iter_mut().zip(colour(heat)) {
+                    let dimmed = 0.6 * mix(f32::from(*v), grey, 0.5);
+                    *v = mix(dimmed, paint, opaque) as u8;
+                }
+            }
+        }
     }
+}
+
+/// From cold (0) to hot (1).
+fn colour(heat: f32) -> [f32; 3] {
+    const STOPS: [(f32, [f32; 3]); 5] = [
+        (0.0, [60.0, 20.0, 140.0]),
+        (0.35, [160.0, 30.0, 130.0]),
+        (0.6, [235.0, 75.0, 45.0]),
+        (0.85, [255.0, 195.0, 45.0]),
+        (1.0, [255.0, 255.0, 225.0]),
+    ];
+    let next = STOPS.iter().position(|stop| stop.0 >= heat).unwrap_or(STOPS.len() - 1).max(1);
+    let ((from, a), (to, b)) = (STOPS[next - 1], STOPS[next]);
+    let share = ((heat - from) / (to - from)).clamp(0.0, 1.0);
+    std::array::from_fn(|n| a[n] + (b[n] - a[n]) * share)
 }
 
 #[cfg(test)]
@@ -94,11 +128,19 @@ mod tests {
         assert!((twice.seconds(80, 45) - 40.0).abs() < 1e-3);
         assert_eq!(HeatMap::from_bytes(&map.to_bytes()[1..]), None);
         assert_eq!(HeatMap::from_bytes(&vec![255; COLUMNS * ROWS * 4]), None);
-        let (width, height, picture) = map.picture();
-        assert_eq!(picture.len(), width * height * 3);
+        let (width, height) = HeatMap::SIZE;
+        let mut picture = vec![100; width * height * 3];
+        map.paint(width, &mut picture);
         let pixel = |x: usize, y: usize| &picture[(y * width + x) * 3..][..3];
-        assert_eq!(pixel(80, 45), [255, 255, 255]);
-        assert_eq!(pixel(20, 20), [0, 0, 0]);
-        assert!(pixel(159, 89).iter().any(|v| *v > 0));
+        let (hot, near, cold) = (pixel(483, 273), pixel(489, 273), pixel(120, 120));
+        assert!(hot.iter().all(|v| *v > 190), "{hot:?}");
+        assert!(near.iter().zip(hot).all(|(near, hot)| near < hot), "{near:?}");
+        assert_eq!(cold, [60, 60, 60], "the picture, dimmed");
+        assert_ne!(pixel(width - 1, height - 1), cold);
+        // Whatever the size.
+        for width in [0, 1, 7] {
+            map.paint(width, &mut [9; 100]);
+        }
+        HeatMap::default().paint(7, &mut [9; 100]);
     }
 }

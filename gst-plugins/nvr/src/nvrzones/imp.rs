@@ -1,8 +1,9 @@
 //! # nvrzones
 //!
 //! Makes events of tracked objects: their lives, the zones they are in, the lines they cross, and alerts. It stands
-//! behind `nvrtrack` and reads the metadata of buffers only, so it takes any caps; with `snapshots=true` it
-//! copies a part of a frame that shows an object better than before.
+//! behind `nvrtrack` and reads and writes the metadata of buffers only, so it takes any caps; with `snapshots=true` it
+//! copies a part of a frame that shows an object better than before. The zones that an object is in go on with the
+//! frame, as `zones` of its detection in what `nvrmqttsink` publishes.
 //!
 //! An object is a track that has been seen `min-seen` times with a median confidence of `min-score`: a flicker makes no
 //! event. Each object makes one `new`, `update`s when it enters or leaves a zone and every `update-interval`
@@ -12,7 +13,7 @@
 //! with QoS 1. The broker never holds up the video. `publish=false` keeps everything in the process.
 //!
 //! With `heatmap`, `{heatmap}/{source-id}/{day}.png` shows where objects have stood on that day, by the time that they
-//! stood there; it is written once a minute and goes on after a restart (`{day}.heat` beside it holds the numbers).
+//! stood there, over what the camera shows; it is written once a minute and goes on after a restart (`{day}.heat` beside it holds the numbers).
 //!
 //! Frames that nobody looked at are passed over. Where that is because `nvrmotion` has marked them as still, who was
 //! there is still there.
@@ -44,7 +45,9 @@
 //! ```
 //!
 //! The alert is posted to `webhook` as JSON, and `command` is run with it on its standard input; both have ten
-//! seconds.
+//! seconds. A web address that cannot be reached, is too slow or answers 408, 429 or 500 and above is tried again
+//! after 2, 10 and 30 seconds, so it may get an alert twice; a command that fails is not run again. Each kind has a thread of
+//! its own, so neither holds up the other, nor pictures. 64 jobs may wait in each; the first that is dropped is warned about.
 //!
 //! ## Messages
 //!
@@ -60,7 +63,8 @@
 //! ```
 //!
 //! Property `stats` (structure `nvrzones-stats`): `frames` that were looked at, `objects` that became new, `ended`,
-//! `zone-events`, `alerts`, `notified`, `notify-failed`, `notify-dropped` (jobs of webhooks, commands and JPEGs),
+//! `zone-events`, `alerts`, `notified`, `notify-failed`, `notify-dropped`, `notify-retried`, `notify-waiting` (jobs of
+//! webhooks, commands, JPEGs and heat maps: done, given up, too many, tried again, under way),
 //! `published`, `dropped`, `queued` (messages to the broker) (guint64); `present` (guint: objects now), `connected`
 //! (gboolean), `zones` (array of structures `zone`: `name`, `present` (guint), `entered`, `left-to-right`,
 //! `right-to-left` (guint64)).
@@ -75,7 +79,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
-use gst_base::subclass::base_transform::BaseTransformMode;
+use gst_base::subclass::base_transform::{BaseTransformMode, InputBuffer, PrepareOutputBufferSuccess};
 use gst_base::subclass::prelude::*;
 use nvr_core::detection::Detection;
 use nvr_core::lifecycle::Moment;
@@ -84,9 +88,9 @@ use parking_lot::Mutex;
 
 use super::CAT;
 use super::heat::Heat;
-use super::notify::{Job, Notifier};
+use super::notify::{Counts, Job, Notifier};
 use super::settings::{PROPERTIES, Settings};
-use super::snapshot::Views;
+use super::snapshot::{View, Views};
 use super::state::{Frame, Output, State, foot};
 use crate::meta;
 use crate::mqtt::{Message, Notice, Publisher, QoS, Stats};
@@ -111,9 +115,7 @@ struct Worker {
 #[derive(Clone, Copy, Default)]
 struct Totals {
     broker: Stats,
-    sent: u64,
-    failed: u64,
-    dropped: u64,
+    jobs: Counts,
 }
 
 #[derive(Default)]
@@ -199,8 +201,8 @@ impl ElementImpl for NvrZones {
 
 impl BaseTransformImpl for NvrZones {
     const MODE: BaseTransformMode = BaseTransformMode::AlwaysInPlace;
-    const PASSTHROUGH_ON_SAME_CAPS: bool = true;
-    const TRANSFORM_IP_ON_PASSTHROUGH: bool = true;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
@@ -225,11 +227,16 @@ impl BaseTransformImpl for NvrZones {
         if let (Some(part), Some(folder)) = (part, folder) {
             notifier.give(Job::Heat { part, folder: folder.to_path_buf() });
         }
-        let counters = notifier.clone();
-        // Ends the worker thread: what it still has to send comes before the broker's queue is drained.
+        // Ends the worker threads: what they still have to send comes before the broker's queue is drained.
         notifier.finish();
-        let mut totals = Totals::default();
-        (totals.sent, totals.failed, totals.dropped) = counters.totals();
+        let mut totals = Totals { jobs: notifier.counts(), ..Totals::default() };
+        if totals.jobs.waiting > 0 {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Write,
+                ("{} alerts or pictures are still on their way to a slow receiver", totals.jobs.waiting)
+            );
+        }
         if let Some(publisher) = publisher {
             if !publisher.drain(DRAIN) {
                 gst::warning!(CAT, imp = self, "the broker did not get every event");
@@ -252,7 +259,18 @@ impl BaseTransformImpl for NvrZones {
         Ok(())
     }
 
-    fn transform_ip_passthrough(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn prepare_output_buffer(
+        &self,
+        inbuf: InputBuffer<'_>,
+    ) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
+        Ok(match inbuf {
+            InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
+            // A new buffer around the same memory: metadata needs one of its own, pixels do not.
+            InputBuffer::Readable(buffer) => PrepareOutputBufferSuccess::Buffer(buffer.copy()),
+        })
+    }
+
+    fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings.lock().clone();
         if !settings.enabled {
             self.end_all();
@@ -270,14 +288,18 @@ impl BaseTransformImpl for NvrZones {
         }
         let untracked =
             !found.detections.is_empty() && found.detections.iter().all(|d| d.tracker_id.is_none());
-        let (best, size, lonely) = {
+        let (best, zones, size, lonely) = {
             let mut state = self.state.lock();
             state.stats.frames += 1;
             let lonely = state.without_tracker(untracked);
             let (width, height) = (state.width, state.height);
             let frame = Frame { at, detections: &found.detections, width, height };
-            (state.look(&frame, &settings, &mut outputs), (width, height), lonely)
+            let best = state.look(&frame, &settings, &mut outputs);
+            (best, state.zones_of(&found.detections), (width, height), lonely)
         };
+        if !zones.is_empty() {
+            meta::set_zones(buffer, &zones);
+        }
         if lonely {
             gst::element_imp_warning!(
                 self,
@@ -289,7 +311,7 @@ impl BaseTransformImpl for NvrZones {
             self.keep_views(buffer, &found.detections, &best);
         }
         self.say(outputs, &settings);
-        self.warm(at, &found.detections, size);
+        self.warm(at, buffer, &found.detections, size);
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -335,10 +357,9 @@ impl NvrZones {
         } else {
             None
         };
-        let notifier = Notifier::start(report).map_err(|error| invalid(&error))?;
         Ok(Worker {
             publisher,
-            notifier: Arc::new(notifier),
+            notifier: Arc::new(Notifier::new(report)),
             prefix: settings.broker.topic_prefix().into(),
             source_id: settings.source_id,
             folder: settings
@@ -355,10 +376,14 @@ impl NvrZones {
         self.say(outputs, &settings);
     }
 
+    fn video_info(&self) -> Option<gst_video::VideoInfo> {
+        let caps = self.obj().sink_pad().current_caps()?;
+        gst_video::VideoInfo::from_caps(&caps).ok()
+    }
+
     /// Keeps what the frame shows of the tracks that it shows best.
     fn keep_views(&self, buffer: &gst::BufferRef, detections: &[Detection], best: &[u64]) {
-        let caps = self.obj().sink_pad().current_caps();
-        let Some(info) = caps.and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok()) else { return };
+        let Some(info) = self.video_info() else { return };
         for d in detections {
             let Some(track) = d.tracker_id.filter(|track| best.contains(track)) else { continue };
             let kept = self.views.lock().keep(track, buffer, &info, &d.rect);
@@ -369,11 +394,21 @@ impl NvrZones {
     }
 
     /// Notes in the heat map where tracked objects stand.
-    fn warm(&self, at: Moment, detections: &[Detection], (width, height): (u32, u32)) {
+    fn warm(
+        &self,
+        at: Moment,
+        buffer: &gst::BufferRef,
+        detections: &[Detection],
+        (width, height): (u32, u32),
+    ) {
         let Some(worker) = self.worker.lock().clone() else { return };
         let Some(folder) = worker.folder else { return };
         let tracked = detections.iter().filter(|d| d.tracker_id.is_some());
-        let part = self.heat.lock().add(at.now_ns, at.unix_ns, tracked.map(|d| foot(d, width, height)));
+        let due = self.heat.lock().is_due(at.now_ns);
+        // Once a minute; what is no raw video has no picture, and the map does without.
+        let view = due.then(|| View::whole(buffer, &self.video_info()?).ok().flatten()).flatten();
+        let feet = tracked.map(|d| foot(d, width, height));
+        let part = self.heat.lock().add(at.now_ns, at.unix_ns, view, feet);
         if let Some(part) = part {
             worker.notifier.give(Job::Heat { part, folder: folder.to_path_buf() });
         }
@@ -430,10 +465,15 @@ impl NvrZones {
             let obj = self.obj();
             // Fails only where no bus listens.
             let _ = obj.post_message(gst::message::Element::builder(message).src(&*obj).build());
-            if let Output::Alert(_, rule) = &output
-                && (rule.webhook.is_some() || !rule.command.is_empty())
-            {
-                worker.notifier.give(Job::Alert { rule: rule.clone(), json: json.clone() });
+            if let Output::Alert(_, rule) = &output {
+                if rule.webhook.is_some() {
+                    let json = json.as_slice().into();
+                    worker.notifier.give(Job::Webhook { rule: rule.clone(), json });
+                }
+                if !rule.command.is_empty() {
+                    let json = json.as_slice().into();
+                    worker.notifier.give(Job::Command { rule: rule.clone(), json });
+                }
             }
             let Some(publisher) = &worker.publisher else { continue };
             publisher.publish(Message::new(&topic, json, QoS::AtLeastOnce, false, 0));
@@ -456,7 +496,7 @@ impl NvrZones {
     }
 
     /// When what a buffer carries was true.
-    fn moment(&self, buffer: &gst::Buffer, facts: &nvr_core::detection::FrameFacts) -> Moment {
+    fn moment(&self, buffer: &gst::BufferRef, facts: &nvr_core::detection::FrameFacts) -> Moment {
         let obj = self.obj();
         let segment = obj.segment();
         let current = obj.current_running_time();
@@ -485,9 +525,8 @@ impl NvrZones {
         let worker = self.worker.lock().clone();
         let totals = match &worker {
             Some(worker) => {
-                let (sent, failed, dropped) = worker.notifier.totals();
                 let broker = worker.publisher.as_ref().map(|p| p.stats()).unwrap_or_default();
-                Totals { broker, sent, failed, dropped }
+                Totals { broker, jobs: worker.notifier.counts() }
             }
             None => *self.last.lock(),
         };
@@ -510,9 +549,11 @@ impl NvrZones {
             .field("ended", stats.ended)
             .field("zone-events", stats.zone_events)
             .field("alerts", stats.alerts)
-            .field("notified", totals.sent)
-            .field("notify-failed", totals.failed)
-            .field("notify-dropped", totals.dropped)
+            .field("notified", totals.jobs.sent)
+            .field("notify-failed", totals.jobs.failed)
+            .field("notify-dropped", totals.jobs.dropped)
+            .field("notify-retried", totals.jobs.retried)
+            .field("notify-waiting", totals.jobs.waiting)
             .field("published", totals.broker.published)
             .field("dropped", totals.broker.dropped)
             .field("queued", totals.broker.queued)

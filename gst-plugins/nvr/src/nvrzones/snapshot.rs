@@ -68,6 +68,15 @@ impl View {
             rect.height * (1.0 + 2.0 * MARGIN),
         )
         .clipped(info.width() as f32, info.height() as f32);
+        Self::part(buffer, info, &wide)
+    }
+
+    /// All that the camera shows.
+    pub fn whole(buffer: &gst::BufferRef, info: &VideoInfo) -> Result<Option<Self>, String> {
+        Self::part(buffer, info, &Rect::new(0.0, 0.0, info.width() as f32, info.height() as f32))
+    }
+
+    fn part(buffer: &gst::BufferRef, info: &VideoInfo, wide: &Rect) -> Result<Option<Self>, String> {
         // Even corners suit every chroma format.
         let even = |v: f32| (v as u32) & !1;
         let (x, y) = (even(wide.x), even(wide.y));
@@ -97,6 +106,25 @@ impl View {
         }
         let caps = small.to_caps().map_err(|error| error.to_string())?;
         Ok(Some(Self(gst::Sample::builder().buffer(&cut).caps(&caps).build())))
+    }
+
+    /// Width, a multiple of four, and pixels in red, green and blue without padding. For a worker.
+    pub fn rgb(&self) -> Result<(usize, Vec<u8>), String> {
+        let info = self.0.caps().and_then(|caps| VideoInfo::from_caps(caps).ok());
+        let info = info.ok_or("a view has no size")?;
+        let (width, height) = (info.width() & !3, info.height());
+        let caps = gst_video::VideoCapsBuilder::new()
+            .format(VideoFormat::Rgb)
+            .width(width as i32)
+            .height(height as i32)
+            .pixel_aspect_ratio(gst::Fraction::new(1, 1))
+            .build();
+        let sample = gst_video::convert_sample(&self.0, &caps, Some(PATIENCE))
+            .map_err(|error| format!("a view cannot be converted: {error}"))?;
+        let buffer = sample.buffer().ok_or("a view became nothing")?;
+        let rgb = buffer.map_readable().map_err(|error| error.to_string())?.to_vec();
+        let good = width > 0 && rgb.len() == (3 * width * height) as usize;
+        good.then_some((width as usize, rgb)).ok_or_else(|| "a view has another size than it says".into())
     }
 
     /// Takes milliseconds; for a worker.

@@ -1,10 +1,13 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use nvr_core::alert::Alert;
 use nvr_core::detection::{Analysis, CaptureTime, Clock, Detection, FrameFacts};
+use nvr_core::event::InZones;
 use nvr_core::geometry::Rect;
 use nvr_core::lifecycle::{LifecycleEvent, Phase};
 
@@ -22,6 +25,8 @@ struct Camera {
     /// Texts of the warnings that came between other messages.
     warnings: RefCell<Vec<String>>,
     ms: u64,
+    /// What the last frame says of zones.
+    zones: Option<InZones>,
 }
 
 impl Camera {
@@ -38,7 +43,7 @@ impl Camera {
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 640, 360);
         let caps = info.fps(gst::Fraction::new(5, 1)).build().and_then(|info| info.to_caps()).unwrap();
         harness.set_src_caps(caps);
-        Self { element, harness, bus, warnings: RefCell::default(), ms: 0 }
+        Self { element, harness, bus, warnings: RefCell::default(), ms: 0, zones: None }
     }
 
     /// One frame, a fifth of a second later, with these objects: track, x of its middle.
@@ -78,6 +83,7 @@ impl Camera {
         let after = self.harness.push_and_pull(buffer).unwrap();
         assert_eq!(after.as_ptr(), before, "the buffer itself goes on");
         self.ms += 200;
+        self.zones = meta::zones(&after);
     }
 
     /// What was posted since the last call: name, type or rule, track.
@@ -110,6 +116,16 @@ impl Camera {
     fn warnings(&self) -> Vec<String> {
         self.messages();
         self.warnings.borrow().clone()
+    }
+
+    /// Until it is so; generous, machines are slow.
+    fn wait(&self, so: &dyn Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !so(self) {
+            let stats = self.element.property::<gst::Structure>("stats");
+            assert!(Instant::now() < deadline, "{stats:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn stat(&self, name: &str) -> u64 {
@@ -154,6 +170,39 @@ fn an_object_has_one_life_and_one_visit() {
     let zones = stats.get::<gst::Array>("zones").unwrap();
     let zone = zones.first().unwrap().get::<gst::Structure>().unwrap();
     assert_eq!((zone.get::<u64>("entered"), zone.get::<u32>("present")), (Ok(1), Ok(0)));
+}
+
+#[test]
+fn a_frame_says_who_is_in_which_zone() {
+    let mut camera = Camera::new(&[("zones", LEFT)]);
+    for _ in 0..4 {
+        camera.show(&[(7, 100.0), (8, 500.0)]);
+    }
+    assert_eq!(camera.zones, Some(InZones::from([(7, vec!["left".into()])])));
+    for _ in 0..4 {
+        camera.show(&[(7, 500.0), (8, 500.0)]);
+    }
+    assert_eq!(camera.zones, None);
+    // A frame that others hold too is not written to.
+    camera.show(&[(7, 100.0)]);
+    camera.show(&[(7, 100.0)]);
+    let mut buffer = gst::Buffer::new();
+    let held = {
+        let buffer = buffer.get_mut().unwrap();
+        buffer.set_pts(gst::ClockTime::from_mseconds(camera.ms));
+        let d = Detection {
+            class_name: "person".into(),
+            class_id: None,
+            confidence: 0.8,
+            rect: Rect::new(80.0, 100.0, 40.0, 100.0),
+            tracker_id: Some(7),
+        };
+        meta::add_detections(buffer, 640, 360, &[d]);
+        buffer.to_owned()
+    };
+    drop(buffer);
+    let after = camera.harness.push_and_pull(held.clone()).unwrap();
+    assert_eq!((meta::zones(&held), meta::zones(&after).map(|zones| zones.len())), (None, Some(1)));
 }
 
 #[test]
@@ -300,30 +349,131 @@ fn detections_without_ids_are_warned_about_once() {
     assert_eq!(camera.stat("objects"), 0);
 }
 
-/// A web server for one request; gives its body.
-fn receiver() -> (String, std::thread::JoinHandle<String>) {
+/// A web server that gives these answers, one for each request, each once it is let; it gives the bodies.
+fn receiver(
+    answers: &[&'static str],
+    let_go: Option<mpsc::Receiver<()>>,
+) -> (String, std::thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://127.0.0.1:{}/hook?token=geheim", listener.local_addr().unwrap().port());
+    let answers = answers.to_vec();
     let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let (mut text, mut part) = (String::new(), [0; 4096]);
-        loop {
-            let n = stream.read(&mut part).unwrap();
-            text.push_str(&String::from_utf8_lossy(&part[..n]));
-            let length = text.lines().find_map(|line| {
-                line.to_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
-            });
-            let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-            if let Some((body, length)) = body.zip(length)
-                && body.len() >= length
-            {
-                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
-                return body;
+        let mut bodies = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            bodies.push(body_of(&mut stream));
+            if let Some(let_go) = &let_go {
+                if let_go.recv().is_err() {
+                    return bodies;
+                }
             }
-            assert!(n > 0, "the request ends early: {text}");
+            stream
+                .write_all(
+                    format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+                )
+                .unwrap();
         }
+        bodies
     });
     (address, thread)
+}
+
+fn body_of(stream: &mut TcpStream) -> String {
+    let (mut text, mut part) = (String::new(), [0; 4096]);
+    loop {
+        let n = stream.read(&mut part).unwrap();
+        text.push_str(&String::from_utf8_lossy(&part[..n]));
+        let length = text.lines().find_map(|line| {
+            line.to_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
+        });
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        if let Some((body, length)) = body.zip(length)
+            && body.len() >= length
+        {
+            return body;
+        }
+        assert!(n > 0, "the request ends early: {text}");
+    }
+}
+
+/// A camera that publishes.
+fn publishing(broker: &FakeBroker, properties: &[(&str, &str)]) -> Camera {
+    let mut camera = Camera::new(properties);
+    camera.element.set_state(gst::State::Ready).unwrap();
+    camera.element.set_property("broker", broker.url());
+    camera.element.set_property("publish", true);
+    camera.harness.play();
+    let caps = "video/x-raw,format=I420,width=640,height=360,framerate=5/1".parse::<gst::Caps>().unwrap();
+    camera.harness.set_src_caps(caps);
+    camera
+}
+
+#[test]
+fn a_web_address_that_fails_gets_the_alert_again() {
+    let (address, thread) = receiver(&["503 Busy", "204 No Content"], None);
+    let (lost, refused) = receiver(&["404 Not Found"], None);
+    let rules = serde_json::json!([{"id": "again", "webhook": address}, {"id": "never", "webhook": lost}]);
+    let mut camera = Camera::new(&[("rules", &rules.to_string())]);
+    for _ in 0..4 {
+        camera.show(&[(5, 100.0)]);
+    }
+    // The end tries again at once what waits for its next attempt.
+    refused.join().unwrap();
+    camera.element.set_state(gst::State::Ready).unwrap();
+    let bodies = thread.join().unwrap();
+    assert_eq!(bodies.len(), 2);
+    assert_eq!(bodies[0], bodies[1]);
+    let names = ["alerts", "notified", "notify-failed", "notify-dropped", "notify-retried", "notify-waiting"];
+    assert_eq!(names.map(|name| camera.stat(name)), [2, 1, 1, 0, 1, 0]);
+    let warnings = camera.warnings();
+    assert!(
+        warnings.iter().any(|w| w.contains("alert again: the web address answered 503; it is tried again"))
+    );
+    assert!(warnings.iter().any(|w| w.contains("alert never: the web address answered 404")));
+    assert!(warnings.iter().all(|w| !w.contains("geheim")), "{warnings:?}");
+}
+
+#[test]
+fn a_slow_web_address_holds_up_no_picture_and_what_it_costs_is_counted() {
+    gst::init().unwrap();
+    if gst::ElementFactory::find("jpegenc").is_none() || gst::ElementFactory::find("videocrop").is_none() {
+        println!("SKIPPED: jpegenc and videocrop of gst-plugins-good are missing");
+        return;
+    }
+    let broker = FakeBroker::start(Manner::Polite);
+    let (answer, let_go) = mpsc::channel();
+    let (address, thread) = receiver(&["204 No Content"; 65], Some(let_go));
+    let rules = serde_json::json!([{"id": "slow", "cooldown": 0, "webhook": address}]);
+    let mut camera = publishing(&broker, &[("rules", &rules.to_string()), ("min-seen", "1")]);
+    camera.element.set_property("snapshots", true);
+    let picture = || gst::Buffer::from_mut_slice(vec![100u8; 640 * 360 * 3 / 2]);
+    camera.give(Some(&[(1, 300.0)]), None, picture());
+    broker.until(|seen| seen.messages.iter().any(|m| m.0 == "nvr/snapshots/0/1"), |_| ());
+    camera.wait(&|camera| camera.stat("notified") == 1);
+    assert_eq!(
+        (camera.stat("alerts"), camera.stat("notify-waiting")),
+        (1, 1),
+        "the address has not answered"
+    );
+    camera.element.set_property("snapshots", false);
+    // One is with the address and 64 wait; which of the two the first one is, is up to its thread.
+    for track in 2..=70 {
+        camera.give(Some(&[(track, 300.0)]), None, picture());
+    }
+    let dropped = camera.stat("notify-dropped");
+    assert!((5..=6).contains(&dropped), "{dropped}");
+    assert_eq!(
+        camera.warnings().iter().filter(|w| w.contains("alert slow to its web address was dropped")).count(),
+        1
+    );
+    for _ in 0..65 {
+        answer.send(()).unwrap();
+    }
+    // All that were not dropped arrive; the picture is among what was done.
+    camera.wait(&|camera| camera.stat("notified") == 1 + 70 - dropped);
+    assert_eq!((camera.stat("alerts"), camera.stat("notify-waiting")), (70, 0));
+    drop(answer);
+    drop(thread);
 }
 
 #[test]
@@ -331,7 +481,7 @@ fn alerts_reach_broker_webhook_and_command() {
     let broker = FakeBroker::start(Manner::Polite);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("alert.json");
-    let (address, thread) = receiver();
+    let (address, thread) = receiver(&["204 No Content"], None);
     let rules = serde_json::json!([
         {"id": "yard", "objects": ["person"], "zones": ["left"], "dwell": 0.5, "webhook": address,
          "command": ["sh", "-c", format!("cat > {}", file.display())]},
@@ -350,7 +500,7 @@ fn alerts_reach_broker_webhook_and_command() {
     }
     let alerts: Vec<_> = camera.told().into_iter().filter(|t| t.0 == "nvr-alert").collect();
     assert_eq!(alerts, [row("nvr-alert", "broken", 5), row("nvr-alert", "yard", 5)]);
-    let body: Alert = serde_json::from_str(&thread.join().unwrap()).unwrap();
+    let body: Alert = serde_json::from_str(&thread.join().unwrap()[0]).unwrap();
     assert_eq!((body.rule_id.as_str(), body.zone.as_deref(), body.tracker_id), ("yard", Some("left"), 5));
     assert!((0.5..=0.8).contains(&body.dwell_s), "{body:?}");
     camera.element.set_state(gst::State::Ready).unwrap();
