@@ -13,7 +13,8 @@ type Extra = (Rect, String, Vec<gst::Structure>);
 
 /// Replaces the detections on `buffer`, in pixels of a frame of `width` × `height`. `before` is what
 /// [`read`](super::read) gave, in its order; `after` has one entry for each, `None` for what goes. Parameters that
-/// other elements gave a region (a classifier's attributes) go on to its successor; so do motion regions.
+/// other elements gave a region (a classifier's attributes) go on to its successor; so do motion regions. Analytics
+/// metas that hold what others have said stay as they are and are added to.
 pub fn replace_detections(
     buffer: &mut gst::BufferRef,
     width: u32,
@@ -21,11 +22,13 @@ pub fn replace_detections(
     before: &[Detection],
     after: &[Option<Detection>],
 ) {
+    #[cfg(feature = "analytics")]
+    let ours = super::analytics::is_ours(buffer);
     let mut extras: Vec<Extra> = Vec::new();
     buffer.foreach_meta_mut(|mut meta| {
         #[cfg(feature = "analytics")]
         if meta.downcast_ref::<gst_analytics::AnalyticsRelationMeta>().is_some() {
-            return ControlFlow::Continue(Remove);
+            return ControlFlow::Continue(if ours { Remove } else { Keep });
         }
         let Some(region) = meta.downcast_ref::<VideoRegionOfInterestMeta>() else {
             return ControlFlow::Continue(Keep);
@@ -45,8 +48,15 @@ pub fn replace_detections(
         }
         ControlFlow::Continue(Remove)
     });
-    super::edit(buffer, |s| s.remove_field(gstr!("detections")));
-    let kept: Vec<Detection> = after.iter().flatten().cloned().collect();
+    let forget = |buffer: &mut gst::BufferRef| {
+        super::edit(buffer, |s| s.remove_field(gstr!("detections")));
+        0
+    };
+    #[cfg(feature = "analytics")]
+    let in_place = if ours { forget(buffer) } else { super::analytics::annotate(buffer, after) };
+    #[cfg(not(feature = "analytics"))]
+    let in_place = forget(buffer);
+    let kept: Vec<Detection> = after[in_place..].iter().flatten().cloned().collect();
     super::add_detections(buffer, width, height, &kept);
     for (rect, class, params) in extras {
         let owner =
