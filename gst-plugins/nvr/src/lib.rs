@@ -3,6 +3,7 @@
 
 pub mod meta;
 pub mod mqtt;
+pub mod nvrcompositor;
 pub mod nvrcontrol;
 pub mod nvrinfer;
 pub mod nvrmqttsink;
@@ -15,6 +16,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrsrc::register(plugin)?;
     nvrtestsrc::register(plugin)?;
     nvrinfer::register(plugin)?;
+    nvrcompositor::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
     nvrcontrol::register(plugin)
