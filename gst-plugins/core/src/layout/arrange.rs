@@ -69,16 +69,17 @@ pub fn arrange(wall: &Wall, tiles: &[Position]) -> Vec<Area> {
 /// Columns with which `count` tiles of the wanted shape are largest.
 fn best_columns(wall: &Wall, count: usize) -> u32 {
     let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
-    let (shape_w, shape_h) = (u64::from(wall.shape.0.max(1)), u64::from(wall.shape.1.max(1)));
-    let mut best = (0, u32::MAX, 1);
+    let (shape_w, shape_h) = (u128::from(wall.shape.0.max(1)), u128::from(wall.shape.1.max(1)));
+    // Size of a tile as a fraction: of the wall's width and height, whichever binds.
+    let mut best = ((0, 1), u32::MAX, 1);
     for columns in 1..=count.min(MAX_CELLS * MAX_CELLS) {
         let rows = count.div_ceil(columns);
         let empty = columns * rows - count;
-        // Height that a tile of the wanted shape gets, times the shape's width.
-        let size = (u64::from(wall.width) / u64::from(columns) * shape_h)
-            .min(u64::from(wall.height) / u64::from(rows) * shape_w);
+        let (c, r) = (u128::from(columns), u128::from(rows));
+        let size = ((u128::from(wall.width) * shape_h * r).min(u128::from(wall.height) * shape_w * c), c * r);
+        let (here, there) = (size.0 * best.0.1, best.0.0 * size.1);
         // Of equals the one without holes, then the one with more columns: walls are wider than high.
-        if size > best.0 || (size == best.0 && empty <= best.1) {
+        if here > there || (here == there && empty <= best.1) {
             best = (size, empty, columns);
         }
     }

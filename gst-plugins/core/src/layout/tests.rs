@@ -22,6 +22,8 @@ fn automatic_columns_make_the_tiles_largest() {
         let width = (1920 / columns) & !1;
         assert!(areas.iter().all(|area| area.width == width), "{count}: {areas:?}");
     }
+    let small = Wall { width: 1280, height: 720, ..wall(Layout::Grid, 0, 0) };
+    assert_eq!(arrange(&small, &tiles(5))[0].width, 426, "no rounding decides");
     // A wall in portrait has one column of two.
     let tall = Wall { width: 1080, height: 1920, ..wall(Layout::Grid, 0, 0) };
     assert_eq!(arrange(&tall, &tiles(2)), [Area::new(0, 0, 1080, 960), Area::new(0, 960, 1080, 960)]);

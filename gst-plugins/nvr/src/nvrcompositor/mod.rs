@@ -9,6 +9,8 @@ mod imp;
 mod navigation;
 mod pad;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod tile;
 mod view;
 
