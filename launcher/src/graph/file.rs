@@ -378,7 +378,9 @@ fn check_used(graph: &Graph, collector: &mut Collector) {
             }
         }
         if let Kind::Choice { choices } = &param.kind {
-            choices.values().for_each(|choice| text.push_str(choice));
+            for choice in choices.values() {
+                text.push_str(choice);
+            }
         }
     }
     for param in &graph.params {

@@ -57,11 +57,10 @@ pub fn serve(sink: &AppSink, address: &str) -> anyhow::Result<Served> {
     feed(sink, clients);
 
     let context = glib::MainContext::new();
-    let listener = server
+    // The listener goes with the context.
+    let _listener = server
         .attach(Some(&context))
         .with_context(|| format!("the RTSP server could not listen on {address}"))?;
-    // It goes with the context.
-    drop(listener);
     let main_loop = glib::MainLoop::new(Some(&context), false);
     let thread = thread::Builder::new().name("wall-rtsp".into()).spawn({
         let (main_loop, context) = (main_loop.clone(), context.clone());

@@ -323,24 +323,15 @@ impl AggregatorImpl for NvrCompositor {
     fn sink_event(&self, pad: &gst_base::AggregatorPad, event: gst::Event) -> bool {
         let Some(own) = pad.downcast_ref::<NvrCompositorPad>() else { return false };
         if let gst::EventView::Caps(caps) = event.view() {
-            return match VideoInfo::from_caps(caps.caps()) {
-                Ok(info) => {
-                    gst::debug!(CAT, imp = self, "{} sends {}", pad.name(), caps.caps());
-                    own.imp().state.lock().info = Some(info);
-                    true
-                }
-                Err(_) => {
-                    gst::warning!(
-                        CAT,
-                        imp = self,
-                        "{} sends what is no raw video: {}",
-                        pad.name(),
-                        caps.caps()
-                    );
-                    own.imp().state.lock().info = None;
-                    false
-                }
-            };
+            let info = VideoInfo::from_caps(caps.caps()).ok();
+            let known = info.is_some();
+            if known {
+                gst::debug!(CAT, imp = self, "{} sends {}", pad.name(), caps.caps());
+            } else {
+                gst::warning!(CAT, imp = self, "{} sends what is no raw video: {}", pad.name(), caps.caps());
+            }
+            own.imp().state.lock().info = info;
+            return known;
         }
         self.parent_sink_event(pad, event)
     }
@@ -358,7 +349,9 @@ impl AggregatorImpl for NvrCompositor {
             return Err(gst_base::AGGREGATOR_FLOW_NEED_DATA);
         }
         let pads = self.pads();
-        if self.ending.load(Ordering::Acquire) || (!pads.is_empty() && pads.iter().all(|pad| pad.is_eos())) {
+        if self.ending.load(Ordering::Acquire)
+            || (!pads.is_empty() && pads.iter().all(AggregatorPadExt::is_eos))
+        {
             gst::debug!(CAT, imp = self, "the end");
             return Err(gst::FlowError::Eos);
         }
@@ -443,7 +436,7 @@ impl NvrCompositor {
         state.next = due + 1;
         let (pts, end) = (state.time(due), state.time(due + 1));
 
-        let pictures: Vec<Option<Picture>> = pads.iter().map(|pad| self.take(pad, pts, end)).collect();
+        let pictures: Vec<Option<Picture>> = pads.iter().map(|pad| Self::take(pad, pts, end)).collect();
         let looks = self.looks(settings, pads, &pictures, &info, pts);
         let arrangement: Vec<(u64, Area)> =
             pads.iter().zip(&looks).map(|(pad, look)| (pad.imp().uid, look.area)).collect();
@@ -489,7 +482,7 @@ impl NvrCompositor {
     }
 
     /// Takes from a pad what has come and whose time has come. Gives the picture to be shown.
-    fn take(&self, pad: &NvrCompositorPad, now: gst::ClockTime, end: gst::ClockTime) -> Option<Picture> {
+    fn take(pad: &NvrCompositorPad, now: gst::ClockTime, end: gst::ClockTime) -> Option<Picture> {
         let segment = pad.segment().downcast::<gst::ClockTime>().ok();
         let mut taken = 0_u64;
         let mut newest = None;
@@ -681,7 +674,7 @@ impl NvrCompositor {
             .field("fps", counters.meter.rate(last).unwrap_or_default())
             .field("tiles-drawn", counters.drawn)
             .field("compose-time", counters.busy_ns / counters.frames.max(1))
-            .field("pads", gst::Array::new(pads.iter().map(|pad| pad.to_send_value())))
+            .field("pads", gst::Array::new(pads.iter().map(ToSendValue::to_send_value)))
             .build()
     }
 }

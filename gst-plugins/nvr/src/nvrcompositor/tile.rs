@@ -51,7 +51,7 @@ struct Converter {
     from: VideoInfo,
     to: VideoInfo,
     memory: gst::Buffer,
-    converter: VideoConverter,
+    inner: VideoConverter,
 }
 
 /// Label and notice, drawn once for a place and a wording.
@@ -170,15 +170,14 @@ impl Tile {
             }
             return Ok(());
         }
-        drop(target);
         if !self.converter.as_ref().is_some_and(|known| known.fits(&mapped, wall, placement)) {
             self.converter = Some(Converter::new(mapped.info(), wall.info(), placement)?);
         }
-        let Some(Converter { converter, to: small, memory, .. }) = &mut self.converter else { return Ok(()) };
+        let Some(Converter { inner, to: small, memory, .. }) = &mut self.converter else { return Ok(()) };
         let buffer = memory.get_mut().ok_or("its memory is in use")?;
         let mut converted = VideoFrameRef::from_buffer_ref_writable(buffer, small)
             .map_err(|_| "converted pictures cannot be written")?;
-        converter.frame_ref(&mapped, &mut converted);
+        inner.frame_ref(&mapped, &mut converted);
         drop(converted);
         let converted = VideoFrameRef::from_buffer_ref_readable(memory, small)
             .map_err(|_| "converted pictures cannot be read")?;
@@ -244,9 +243,9 @@ impl Converter {
         config.set_src_width(Some(number(source.width)));
         config.set_src_height(Some(number(source.height)));
         config.set_resampler_method(gst_video::VideoResamplerMethod::Linear);
-        let converter = VideoConverter::new(&plain, &to, Some(config)).map_err(wrong)?;
+        let inner = VideoConverter::new(&plain, &to, Some(config)).map_err(wrong)?;
         let memory = gst::Buffer::with_size(to.size()).map_err(wrong)?;
-        Ok(Self { placement, from: from.clone(), to, memory, converter })
+        Ok(Self { placement, from: from.clone(), to, memory, inner })
     }
 }
 
