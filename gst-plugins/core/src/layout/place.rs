@@ -25,7 +25,7 @@ pub struct Placement {
 
 /// Pictures this much wider or higher than the tile, in parts of a thousand, are stretched rather than framed by
 /// bars that are thinner than the eye accepts as intended.
-const TOLERANCE: u64 = 12;
+const TOLERANCE: u64 = 20;
 
 /// Puts a picture of `width` × `height` pixels, each `par.0 / par.1` as wide as it is high, into a tile.
 /// `None` where either has no pixels.
