@@ -115,7 +115,7 @@ fn watch(instance: &Instance, cameras: usize, latencies: &Arc<Mutex<Vec<i64>>>, 
         .filter_map(|tile| place(Fit::Letterbox, *tile, 640, 360, (1, 1)))
         .map(|p| p.target)
         .collect();
-    let mut last = vec![0_u64; shown.len()];
+    let last = Mutex::new(vec![0_u64; shown.len()]);
     let (latencies, frames) = (latencies.clone(), frames.clone());
     let pad = instance.pipeline().by_name("wall").and_then(|wall| wall.static_pad("src")).expect("the wall");
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
@@ -124,7 +124,7 @@ fn watch(instance: &Instance, cameras: usize, latencies: &Arc<Mutex<Vec<i64>>>, 
         let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
             return gst::PadProbeReturn::Ok;
         };
-        for (area, last) in shown.iter().zip(&mut last) {
+        for (area, last) in shown.iter().zip(last.lock().expect("no panic").iter_mut()) {
             let start = area.y as usize * WIDTH as usize + area.x as usize;
             let frame = Frame {
                 format: PixelFormat::Gray8,
