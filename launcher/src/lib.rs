@@ -8,6 +8,7 @@ pub mod control;
 pub mod ctl;
 pub mod demo;
 pub mod diagnostics;
+pub mod fault_lab;
 pub mod graph;
 pub mod live;
 pub mod logging;

@@ -3,6 +3,7 @@
 pub mod control;
 pub mod data;
 pub mod detector;
+pub mod golden;
 pub mod markdown;
 pub mod mosquitto;
 pub mod picture;

@@ -34,6 +34,17 @@ pub enum ColorMatrix {
     Bt2020,
 }
 
+impl ColorMatrix {
+    /// Weights of red and blue in luma, after ITU-R BT.601, BT.709 and BT.2020.
+    pub const fn weights(self) -> (f32, f32) {
+        match self {
+            Self::Bt601 => (0.299, 0.114),
+            Self::Bt709 => (0.2126, 0.0722),
+            Self::Bt2020 => (0.2627, 0.0593),
+        }
+    }
+}
+
 /// Which codes mean black and white.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Hash)]
 pub enum ColorRange {
@@ -60,6 +71,44 @@ pub struct Frame<'a> {
     pub planes: [Plane<'a>; 3],
     pub matrix: ColorMatrix,
     pub range: ColorRange,
+}
+
+/// One plane that can be written: bytes and the distance of two rows in bytes.
+#[derive(Debug, Default)]
+pub struct PlaneMut<'a> {
+    pub data: &'a mut [u8],
+    pub stride: usize,
+}
+
+/// A frame that can be written; the writable twin of [`Frame`].
+#[derive(Debug)]
+pub struct FrameMut<'a> {
+    pub format: PixelFormat,
+    pub width: usize,
+    pub height: usize,
+    pub planes: [PlaneMut<'a>; 3],
+    pub matrix: ColorMatrix,
+    pub range: ColorRange,
+}
+
+impl FrameMut<'_> {
+    /// The same frame, for reading.
+    pub fn as_frame(&self) -> Frame<'_> {
+        let plane = |n: usize| Plane { data: &*self.planes[n].data, stride: self.planes[n].stride };
+        Frame {
+            format: self.format,
+            width: self.width,
+            height: self.height,
+            planes: [plane(0), plane(1), plane(2)],
+            matrix: self.matrix,
+            range: self.range,
+        }
+    }
+
+    /// Checks that every plane holds what the size promises.
+    pub fn validate(&self) -> Result<(), FrameError> {
+        self.as_frame().validate()
+    }
 }
 
 /// The longest side that is accepted, in pixels: twice what any camera or codec in use gives.

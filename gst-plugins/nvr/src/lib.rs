@@ -6,6 +6,7 @@ pub mod mqtt;
 pub mod nvrcontrol;
 pub mod nvrinfer;
 pub mod nvrmqttsink;
+pub mod nvroverlay;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
 
@@ -15,6 +16,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrtestsrc::register(plugin)?;
     nvrinfer::register(plugin)?;
     nvrmqttsink::register(plugin)?;
+    nvroverlay::register(plugin)?;
     nvrcontrol::register(plugin)
 }
 

@@ -95,6 +95,7 @@ fn command() -> Command {
                     .help("As in: nvr-launch completion bash > /etc/bash_completion.d/nvr-launch"),
             ),
         )
+        .subcommand(crate::fault_lab::command::command())
 }
 
 /// Runs the chosen command. The outer error is one of the command line itself.
@@ -113,6 +114,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
             Ok(Ok(()))
         }
         Some(("broker", matches)) => Ok(crate::broker::run(matches)),
+        Some(("fault-lab", matches)) => Ok(crate::fault_lab::command::run(matches)),
         Some((name, matches)) => {
             let args = matches.get_many::<OsString>("").into_iter().flatten().cloned();
             run::run(name, args, check)
@@ -135,6 +137,7 @@ pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
                 "ctl",
                 "orchestrate",
                 "completion",
+                "fault-lab",
                 "help",
             ];
             let hint = hint(name, commands);

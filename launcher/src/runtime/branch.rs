@@ -1,11 +1,17 @@
 //! One camera's branch: built from the template, linked into the shared graph, taken out again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use gst::{glib, prelude::*};
 use nvr_core::backoff::Backoff;
 
-use super::property::{changes_while_playing, check_kind, compose, convert};
+use super::{
+    property::{changes_while_playing, check_kind, compose, convert},
+    pulse::Pulse,
+};
 use crate::{
     template::{Element, SharedLink, Template},
     values::{Camera, Plan},
@@ -21,6 +27,7 @@ pub(super) struct Parts {
     /// Pads of the shared graph that belong to this branch, and whether they were requested.
     links: Vec<(gst::Element, gst::Pad, bool)>,
     pub since: Instant,
+    pub pulse: Pulse,
 }
 
 #[derive(Debug)]
@@ -29,6 +36,8 @@ pub(super) enum Phase {
     /// Being torn down by a worker; then built again after the time given, or forgotten.
     Stopping {
         retry_after: Option<Duration>,
+        /// When it is given up; elements that hang would keep the camera away for ever.
+        until: Instant,
     },
     /// Built again at this time.
     Waiting {
@@ -45,6 +54,8 @@ pub(super) struct Branch {
     /// Counts rebuilds; a worker's late report about an older one is told apart by it.
     pub generation: u64,
     pub rebuilds: u64,
+    /// Generations whose elements did not stop and still hold their threads and memory.
+    pub abandoned: BTreeSet<u64>,
     /// As the source reported it, or as the launcher knows it.
     pub state: String,
     pub last_error: Option<String>,
@@ -58,9 +69,15 @@ impl Branch {
             backoff: Backoff::default(),
             generation: 0,
             rebuilds: 0,
+            abandoned: BTreeSet::new(),
             state: "starting".into(),
             last_error: None,
         }
+    }
+
+    /// Whether the source claims to send, or is one that claims nothing.
+    pub fn is_sending(&self) -> bool {
+        !["connecting", "stalled", "unauthorised", "lost"].contains(&self.state.as_str())
     }
 
     pub fn parts(&self) -> Option<&Parts> {
@@ -202,13 +219,15 @@ pub(super) fn bin_name(id: u32) -> String {
 /// A link that cannot be made; the pipeline is then as it was before.
 pub(super) fn attach(pipeline: &gst::Pipeline, bin: gst::Bin, links: &[SharedLink]) -> Result<Parts, String> {
     pipeline.add(&bin).map_err(|error| error.to_string())?;
-    let mut parts = Parts { bin, links: Vec::new(), since: Instant::now() };
+    let mut parts = Parts { bin, links: Vec::new(), since: Instant::now(), pulse: Pulse::default() };
     for (index, link) in links.iter().enumerate() {
         if let Err(message) = attach_link(pipeline, &mut parts, index, link) {
             detach(pipeline, &parts);
             return Err(message);
         }
     }
+    let outlets: Vec<_> = parts.links.iter().filter_map(|(_, pad, _)| pad.peer()).collect();
+    parts.pulse = Pulse::of(&parts.bin, &outlets);
     Ok(parts)
 }
 

@@ -270,7 +270,7 @@ impl Instance {
                 steps.add.push(camera.clone());
                 continue;
             };
-            if matches!(branch.phase, Phase::Stopping { retry_after: None }) {
+            if matches!(branch.phase, Phase::Stopping { retry_after: None, .. }) {
                 return Err(format!("camera {} is still being taken down", camera.id));
             }
             let template = self.template.as_ref().ok_or("this graph has no cameras")?;
@@ -320,7 +320,7 @@ impl Instance {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         match &mut branch.phase {
             Phase::Running(_) => self.take_down(id, None),
-            Phase::Stopping { retry_after } => *retry_after = None,
+            Phase::Stopping { retry_after, .. } => *retry_after = None,
             Phase::Waiting { .. } => drop(self.branches.remove(&id)),
         }
     }

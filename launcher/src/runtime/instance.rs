@@ -3,6 +3,8 @@
 //! Everything happens on the one thread that calls [`Instance::run`]: it waits on the pipeline's bus, where
 //! requests and workers wake it too. Nothing here is locked, and no sync handler is installed.
 
+mod recovery;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::mpsc::Receiver,
@@ -49,6 +51,8 @@ pub enum StartError {
 const STOPPED: &str = "nvr-launch-branch-stopped";
 /// How long an orderly end waits for the last frames.
 const DRAIN: Duration = Duration::from_secs(2);
+/// A branch that nothing has left for so long, although its camera sends, is built anew.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The messages that matter here; others are dropped unread.
 const MESSAGES: [gst::MessageType; 6] = [
     gst::MessageType::Error,
@@ -79,6 +83,9 @@ pub struct Instance {
     pending: VecDeque<gst::Message>,
     observer: Option<(Duration, Observer)>,
     next_tick: Option<Instant>,
+    /// How long a branch may be stuck, and when that is looked at.
+    patience: Duration,
+    next_look: Instant,
     /// When an orderly end gives up waiting.
     stop_by: Option<Instant>,
 }
@@ -138,6 +145,8 @@ impl Instance {
             pending: VecDeque::new(),
             observer: None,
             next_tick: None,
+            patience: PATIENCE,
+            next_look: Instant::now(),
             stop_by: None,
         })
     }
@@ -155,6 +164,12 @@ impl Instance {
     pub fn observe(&mut self, period: Duration, observer: Observer) {
         self.observer = Some((period, observer));
         self.next_tick = Some(Instant::now() + period);
+    }
+
+    /// How long nothing may leave a branch whose camera sends before it is built anew (30 s by default); a third of
+    /// that is what its elements may take to stop before they are left behind.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Builds every branch without starting anything, for a picture of the graph.
@@ -233,7 +248,9 @@ impl Instance {
                 debug!("sources did not end in time");
                 break Outcome::Finished;
             }
+            self.give_up_due(now);
             self.rebuild_due(now);
+            self.look_for_stuck(now);
             self.tick(now);
         };
         info!(event = "instance.stopping", instance_id = self.plan.instance_id, "stopping");
@@ -253,9 +270,9 @@ impl Instance {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let retries = self.branches.values().filter_map(|branch| match branch.phase {
-            Phase::Waiting { until } => Some(until),
-            _ => None,
+        let retries = self.branches.values().filter_map(|branch| match &branch.phase {
+            Phase::Waiting { until } | Phase::Stopping { until, .. } => Some(*until),
+            Phase::Running(parts) => parts.pulse.is_watching().then_some(self.next_look),
         });
         retries.chain(self.next_tick).chain(self.stop_by).min()
     }
@@ -435,78 +452,6 @@ impl Instance {
         Ok(())
     }
 
-    /// Takes a failed branch down and has it built again after the backoff.
-    pub(super) fn retry_later(&mut self, id: u32, reason: &str) {
-        let Some(branch) = self.branches.get_mut(&id) else { return };
-        let delay = branch.next_delay();
-        branch.last_error = Some(reason.to_owned());
-        branch.rebuilds += 1;
-        warn!(
-            event = "source.failed",
-            source_id = id,
-            name = branch.camera.name,
-            retry_in_s = delay.as_secs_f64(),
-            "camera {id} failed, next attempt in {:.1} s: {reason}",
-            delay.as_secs_f64()
-        );
-        if matches!(branch.phase, Phase::Running(_)) {
-            self.take_down(id, Some(delay));
-        } else {
-            branch.phase = Phase::Waiting { until: Instant::now() + delay };
-        }
-    }
-
-    /// Takes a branch out of the pipeline; a worker stops its elements, however long that takes.
-    pub(super) fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
-        let Some(branch) = self.branches.get_mut(&id) else { return };
-        let generation = branch.generation;
-        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, Phase::Stopping { retry_after })
-        else {
-            return;
-        };
-        branch::detach(&self.pipeline, &parts);
-        let bus = self.bus.clone();
-        let worker = std::thread::Builder::new().name(format!("stop-camera-{id}")).spawn(move || {
-            let _ = parts.bin.set_state(gst::State::Null);
-            drop(parts);
-            let structure =
-                gst::Structure::builder(STOPPED).field("id", id).field("generation", generation).build();
-            let _ = bus.post(gst::message::Application::builder(structure).build());
-        });
-        if let Err(error) = worker {
-            error!(event = "instance.warning", source_id = id, "no thread to stop a branch with: {error}");
-            self.branch_stopped(id, generation);
-        }
-    }
-
-    fn branch_stopped(&mut self, id: u32, generation: u64) {
-        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.generation == generation) else {
-            return;
-        };
-        let Phase::Stopping { retry_after } = branch.phase else { return };
-        match retry_after {
-            Some(delay) => branch.phase = Phase::Waiting { until: Instant::now() + delay },
-            None => drop(self.branches.remove(&id)),
-        }
-    }
-
-    fn rebuild_due(&mut self, now: Instant) {
-        if self.stop_by.is_some() {
-            return;
-        }
-        let due: Vec<u32> = self
-            .branches
-            .values()
-            .filter(|branch| matches!(branch.phase, Phase::Waiting { until } if until <= now))
-            .map(|branch| branch.camera.id)
-            .collect();
-        for id in due {
-            if let Err(message) = self.start_branch(id) {
-                self.retry_later(id, &message);
-            }
-        }
-    }
-
     fn tick(&mut self, now: Instant) {
         if self.next_tick.is_none_or(|at| now < at) {
             return;
@@ -612,7 +557,7 @@ impl Instance {
         let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
         match &mut branch.phase {
             Phase::Running(_) => self.take_down(id, None),
-            Phase::Stopping { retry_after } => *retry_after = None,
+            Phase::Stopping { retry_after, .. } => *retry_after = None,
             Phase::Waiting { .. } => drop(self.branches.remove(&id)),
         }
         self.plan.cameras.retain(|camera| camera.id != id);
@@ -631,8 +576,8 @@ impl Instance {
             match self.branches.get_mut(&id).map(|branch| &mut branch.phase) {
                 Some(Phase::Running(_)) => self.take_down(id, Some(Duration::ZERO)),
                 Some(Phase::Waiting { until }) => *until = Instant::now(),
-                Some(Phase::Stopping { retry_after: Some(delay) }) => *delay = Duration::ZERO,
-                Some(Phase::Stopping { retry_after: None }) | None => {}
+                Some(Phase::Stopping { retry_after: Some(delay), .. }) => *delay = Duration::ZERO,
+                Some(Phase::Stopping { retry_after: None, .. }) | None => {}
             }
         }
         Ok(())
@@ -700,17 +645,6 @@ impl Instance {
             }
         }
         Ok(())
-    }
-
-    /// Stops a branch and starts it with the present values, waiting for both.
-    pub(super) fn rebuild_now(&mut self, id: u32) -> Result<(), String> {
-        let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
-        let waiting = Phase::Waiting { until: Instant::now() };
-        if let Phase::Running(parts) = std::mem::replace(&mut branch.phase, waiting) {
-            branch::detach(&self.pipeline, &parts);
-            let _ = parts.bin.set_state(gst::State::Null);
-        }
-        self.start_branch(id)
     }
 }
 

@@ -4,6 +4,7 @@ mod branch;
 mod change;
 mod instance;
 pub(crate) mod property;
+mod pulse;
 mod request;
 mod status;
 

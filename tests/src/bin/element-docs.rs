@@ -50,6 +50,16 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
          ! nvrinfer model=yolox-nano ! nvrmqttsink source-id=0 broker=mqtt://localhost:1883",
     ),
     (
+        "nvroverlay",
+        "Boxes on video: those that nvrmqttsink publishes for a camera, in whatever process, those that the frames \
+         carry, or both. With `sync=timestamp` an event is shown on the frame that it was made from, and video waits for \
+         it for at most `max-wait`; with `sync=latest` nothing waits. Draws into the frames without converting them, or \
+         attaches a GstVideoOverlayCompositionMeta where downstream takes one. See [boxes on \
+         video](../guide/overlay.md).",
+        "gst-launch-1.0 nvrsrc uri=rtsp://camera.example/stream ! nvroverlay source-id=0 \
+         broker=mqtt://localhost:1883 sync=timestamp ! videoconvert ! autovideosink",
+    ),
+    (
         "nvrcontrol",
         "Takes [commands](commands.md) from MQTT and carries them out in the pipeline that it stands in, wherever \
          that is: pause, resume, rate, confidence, model, tracking, name. What needs new elements it offers to the \

@@ -89,6 +89,15 @@ pub enum EventError {
 }
 
 impl DetectionEvent {
+    /// From JSON or MessagePack, whichever it is.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EventError> {
+        // An event in MessagePack is a map, whose first byte no JSON text can begin with.
+        match bytes.first() {
+            Some(0x80..=0x8f | 0xde | 0xdf) => Self::from_msgpack(bytes),
+            _ => Self::from_json(bytes),
+        }
+    }
+
     /// From the JSON of the protocol. Fields that are not known are ignored.
     pub fn from_json(bytes: &[u8]) -> Result<Self, EventError> {
         check_size(bytes)?;

@@ -1,44 +1,7 @@
-//! The frame that is drawn into, colours, and the still picture that every frame starts from.
+//! Colours, and the still picture that every frame starts from.
 
-use crate::frame::{ColorMatrix, ColorRange, Frame, FrameError, PixelFormat, Plane};
-
-/// One plane that can be written: bytes and the distance of two rows in bytes.
-#[derive(Debug, Default)]
-pub struct PlaneMut<'a> {
-    pub data: &'a mut [u8],
-    pub stride: usize,
-}
-
-/// A frame that can be written; the writable twin of [`Frame`].
-#[derive(Debug)]
-pub struct FrameMut<'a> {
-    pub format: PixelFormat,
-    pub width: usize,
-    pub height: usize,
-    pub planes: [PlaneMut<'a>; 3],
-    pub matrix: ColorMatrix,
-    pub range: ColorRange,
-}
-
-impl FrameMut<'_> {
-    /// The same frame, for reading.
-    pub fn as_frame(&self) -> Frame<'_> {
-        let plane = |n: usize| Plane { data: &*self.planes[n].data, stride: self.planes[n].stride };
-        Frame {
-            format: self.format,
-            width: self.width,
-            height: self.height,
-            planes: [plane(0), plane(1), plane(2)],
-            matrix: self.matrix,
-            range: self.range,
-        }
-    }
-
-    /// Checks that every plane holds what the size promises.
-    pub fn validate(&self) -> Result<(), FrameError> {
-        self.as_frame().validate()
-    }
-}
+use crate::frame::{ColorMatrix, ColorRange, PixelFormat};
+pub use crate::frame::{FrameMut, PlaneMut};
 
 /// Red, green and blue, 0 to 255 each (sRGB).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -63,11 +26,7 @@ impl Colour {
 
     /// Y', Cb, Cr codes after ITU-R BT.601, BT.709 or BT.2020.
     pub fn codes(self, matrix: ColorMatrix, range: ColorRange) -> [u8; 3] {
-        let (kr, kb) = match matrix {
-            ColorMatrix::Bt601 => (0.299, 0.114),
-            ColorMatrix::Bt709 => (0.2126, 0.0722),
-            ColorMatrix::Bt2020 => (0.2627, 0.0593),
-        };
+        let (kr, kb) = matrix.weights();
         let [r, g, b] = self.0;
         let y = kr * r + (1.0 - kr - kb) * g + kb * b;
         let (cb, cr) = ((b - y) / (2.0 * (1.0 - kb)), (r - y) / (2.0 * (1.0 - kr)));

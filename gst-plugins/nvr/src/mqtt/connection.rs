@@ -38,6 +38,8 @@ const CONNECT_TIMEOUT_S: u64 = 5;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that lasted this long has proven itself: the next failure starts the backoff anew.
 const PROVEN: Duration = Duration::from_secs(10);
+/// The longest wait between attempts: a broker is one machine of one's own, and events are wanted as soon as it is back.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Between attempts with credentials that the broker has refused.
 const REFUSED_DELAY: Duration = Duration::from_mins(1);
 /// QoS 1 messages sent ahead of their confirmations.
@@ -251,7 +253,7 @@ impl Shared {
 
 /// Connects again and again until told to stop.
 async fn run(shared: &Shared) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::limited(LONGEST_DELAY);
     let mut connections = 0u64;
     while !shared.stopping() {
         let begun = Instant::now();

@@ -181,7 +181,7 @@ impl Shared {
                     match manner {
                         Manner::CutAfter(count) if here >= count => return None,
                         Manner::Polite | Manner::Secretive if qos > 0 => {
-                            stream.write_all(&[0x40, 2, id[0], id[1]]).ok()?
+                            stream.write_all(&[0x40, 2, id[0], id[1]]).ok()?;
                         }
                         _ => {}
                     }

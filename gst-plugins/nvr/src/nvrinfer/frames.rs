@@ -18,7 +18,7 @@ pub const FORMATS: [VideoFormat; 10] = [
 ];
 
 /// The format, and which of GStreamer's planes is which of ours.
-fn layout(format: VideoFormat) -> Option<(PixelFormat, &'static [usize])> {
+pub fn layout(format: VideoFormat) -> Option<(PixelFormat, &'static [usize])> {
     Some(match format {
         VideoFormat::Nv12 => (PixelFormat::Nv12, &[0, 1]),
         VideoFormat::I420 => (PixelFormat::I420, &[0, 1, 2]),
@@ -33,7 +33,7 @@ fn layout(format: VideoFormat) -> Option<(PixelFormat, &'static [usize])> {
     })
 }
 
-fn color(info: &VideoInfo) -> (ColorMatrix, ColorRange) {
+pub fn color(info: &VideoInfo) -> (ColorMatrix, ColorRange) {
     let colorimetry = info.colorimetry();
     let matrix = match colorimetry.matrix() {
         VideoColorMatrix::Bt709 => ColorMatrix::Bt709,

@@ -2,7 +2,7 @@
 
 mod engine;
 mod exit;
-mod frames;
+pub(crate) mod frames;
 mod imp;
 mod model_files;
 mod registry;

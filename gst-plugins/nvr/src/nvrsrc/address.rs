@@ -105,9 +105,7 @@ pub fn redact(uri: &str) -> String {
     let shown: Vec<_> = query
         .split('&')
         .map(|pair| match pair.split_once('=') {
-            Some((key, _)) if SECRET_KEYS.iter().any(|s| key.to_ascii_lowercase().contains(s)) => {
-                format!("{key}={HIDDEN}")
-            }
+            Some((key, _)) if is_secret(key) => format!("{key}={HIDDEN}"),
             _ => pair.to_owned(),
         })
         .collect();
@@ -116,17 +114,37 @@ pub fn redact(uri: &str) -> String {
 
 /// `text` with every secret of `uri` and `password` hidden, for messages that others wrote.
 pub fn redact_text(text: &str, uri: &str, password: Option<&str>) -> String {
-    let (credentials, _) = split_credentials(uri);
+    let (credentials, location) = split_credentials(uri);
     let in_uri = credentials.and_then(|(_, password)| password);
-    let decoded = in_uri.as_deref().map(decode);
+    let mut secrets: Vec<String> =
+        [password, in_uri.as_deref()].into_iter().flatten().map(Into::into).collect();
+    secrets.extend(secrets_in_query(&location).map(Into::into));
+    let decoded: Vec<_> = secrets.iter().map(|secret| decode(secret)).collect();
+    secrets.extend(decoded);
+    // A secret may be part of another one; what is left of that would show.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     let mut text = text.replace(uri, &redact(uri));
-    for secret in [password, in_uri.as_deref(), decoded.as_deref()].into_iter().flatten() {
+    for secret in secrets {
         // Hiding a single letter would hide every such letter of the text, and thereby show it.
         if secret.len() > 1 {
-            text = text.replace(secret, HIDDEN);
+            text = text.replace(&secret, HIDDEN);
         }
     }
     text
+}
+
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_KEYS.iter().any(|secret| key.contains(secret))
+}
+
+fn secrets_in_query(location: &str) -> impl Iterator<Item = &str> {
+    let query = location.split_once('?').map_or("", |(_, query)| query);
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(key, _)| is_secret(key))
+        .map(|(_, value)| value)
 }
 
 /// User and password as they stand in `uri`, and `uri` without them. Passwords often hold characters that ought to
@@ -239,6 +257,18 @@ mod tests {
         let shown = redact_text(&text, uri, Some("geheim"));
         assert!(!shown.contains("cret") && !shown.contains("geheim"), "{shown}");
         assert!(shown.contains("rtsp://cam/1"), "{shown}");
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_shown_to_nobody() {
+        let uri = "http://cam/live.mjpg?channel=1&Token=a%2Fb-c-9";
+        for text in
+            ["Could not open http://cam/live.mjpg?channel=1&Token=a%2Fb-c-9 (404)", "token a/b-c-9 is wrong"]
+        {
+            let shown = redact_text(text, uri, None);
+            assert!(!shown.contains("b-c-9") && shown.contains(HIDDEN), "{shown}");
+        }
+        assert!(redact_text("channel=1", uri, None).contains("channel=1"));
     }
 
     proptest! {

@@ -2,9 +2,9 @@
 
 use gst::{glib, prelude::*};
 
-use super::Hwaccel;
+use super::{Hwaccel, imp::CAT};
 
-/// Decoders of one codec, best first within a family.
+/// Decoders of one codec that are known to do, best first within a family.
 struct Known {
     caps: &'static str,
     va: &'static [&'static str],
@@ -85,59 +85,101 @@ pub fn check(hwaccel: Hwaccel) -> Result<(), CodecError> {
 /// Chooses and makes the decoder for `caps`. `avoid_hardware`: it failed before, and `hwaccel` is `auto`.
 pub fn chain(caps: &gst::Caps, hwaccel: Hwaccel, avoid_hardware: bool) -> Result<Chain, CodecError> {
     let name = caps.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
-    let Some(known) = KNOWN.iter().find(|codec| codec.caps == name) else {
-        return generic(caps, &name);
-    };
-    let families: &[Hwaccel] = match hwaccel {
-        Hwaccel::Auto if avoid_hardware => &[Hwaccel::None],
-        Hwaccel::Auto => &[Hwaccel::Va, Hwaccel::Nvdec, Hwaccel::V4l2, Hwaccel::None],
-        Hwaccel::None => &[Hwaccel::None],
-        Hwaccel::Va => &[Hwaccel::Va],
-        Hwaccel::Nvdec => &[Hwaccel::Nvdec],
-        Hwaccel::V4l2 => &[Hwaccel::V4l2],
-    };
-    for family in families {
-        let Some(factory) = exists(known.family(*family)) else { continue };
-        let decoder = factory.create().build()?;
-        let libav = factory.name().starts_with("avdec_");
-        if libav {
-            tune_libav(&decoder);
-        }
-        let hardware = HARDWARE.contains(family);
+    let known = KNOWN.iter().find(|codec| codec.caps == name);
+    let parser = |factory: &gst::ElementFactory| match known {
         // libav reads access units as they come; others want to know profile and size beforehand.
-        let parser = if libav || name == "image/jpeg" {
-            None
-        } else {
-            Some(gst::ElementFactory::make(known.parser).build()?)
-        };
-        return Ok(Chain { parser, decoder, hardware });
+        Some(known) if !factory.name().starts_with("avdec_") && name != "image/jpeg" => {
+            gst::ElementFactory::make(known.parser).build().map(Some)
+        }
+        _ => Ok(None),
+    };
+    let hardware = match hwaccel {
+        Hwaccel::Auto if avoid_hardware => Vec::new(),
+        Hwaccel::None => Vec::new(),
+        _ => candidates(known, caps, hwaccel),
+    };
+    for factory in hardware {
+        match usable(&factory, caps) {
+            Ok(decoder) => return Ok(Chain { parser: parser(&factory)?, decoder, hardware: true }),
+            Err(reason) => gst::info!(CAT, "{} is not used: {reason}", factory.name()),
+        }
     }
     if HARDWARE.contains(&hwaccel) {
         return Err(absent(hwaccel, &name));
     }
-    Err(CodecError::Missing { codec: name })
+    let factory = match known {
+        Some(known) => exists(known.software),
+        // Any decoder that the registry has for a codec that cameras seldom speak.
+        None => decoders(caps).into_iter().find(|f| !f.has_type(gst::ElementFactoryType::HARDWARE)),
+    };
+    let factory = factory.ok_or(CodecError::Missing { codec: name.clone() })?;
+    let decoder = factory.create().build()?;
+    tune(&decoder);
+    Ok(Chain { parser: parser(&factory)?, decoder, hardware: false })
 }
 
-/// Any decoder that the registry has for a codec that cameras seldom speak.
-fn generic(caps: &gst::Caps, name: &str) -> Result<Chain, CodecError> {
-    let kind = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
-    let factory =
-        gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL).into_iter().find(|factory| {
-            factory.can_sink_any_caps(caps) && !factory.has_type(gst::ElementFactoryType::HARDWARE)
-        });
-    let Some(factory) = factory else { return Err(CodecError::Missing { codec: name.to_owned() }) };
-    let decoder = factory.create().build()?;
-    if factory.name().starts_with("avdec_") {
-        tune_libav(&decoder);
+/// Hardware decoders to try, best first. With `auto`, rank decides, as everywhere in GStreamer: those without one are
+/// tried last, and others than the known ones are taken where they have one.
+fn candidates(known: Option<&Known>, caps: &gst::Caps, hwaccel: Hwaccel) -> Vec<gst::ElementFactory> {
+    let families: &[Hwaccel] = if hwaccel == Hwaccel::Auto { &HARDWARE } else { &[hwaccel] };
+    let names = known.into_iter().flat_map(|known| families.iter().flat_map(|family| known.family(*family)));
+    let mut found: Vec<_> = names.filter_map(|name| gst::ElementFactory::find(name)).collect();
+    if hwaccel == Hwaccel::Auto {
+        for factory in decoders(caps) {
+            if factory.has_type(gst::ElementFactoryType::HARDWARE) && !found.contains(&factory) {
+                found.push(factory);
+            }
+        }
+        found.sort_by_key(|factory| std::cmp::Reverse(factory.rank()));
     }
-    Ok(Chain { parser: None, decoder, hardware: false })
+    found
+}
+
+/// Ranked decoders for `caps`, best first.
+fn decoders(caps: &gst::Caps) -> Vec<gst::ElementFactory> {
+    let kind = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
+    let mut found: Vec<_> = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL)
+        .into_iter()
+        .filter(|factory| factory.can_sink_any_caps(caps))
+        .collect();
+    found.sort_by_key(|factory| std::cmp::Reverse(factory.rank()));
+    found
+}
+
+/// The decoder, once its device is open and takes such a stream. That a driver is installed says neither.
+fn usable(factory: &gst::ElementFactory, caps: &gst::Caps) -> Result<gst::Element, String> {
+    let decoder = factory.create().build().map_err(|error| error.to_string())?;
+    // What it says of its failure belongs to nobody: there is another one.
+    let bus = gst::Bus::new();
+    decoder.set_bus(Some(&bus));
+    let ready = decoder.set_state(gst::State::Ready);
+    let takes = decoder.static_pad("sink").is_some_and(|pad| pad.query_caps(None).can_intersect(caps));
+    let verdict = match ready {
+        Err(_) => {
+            let said = bus.pop_filtered(&[gst::MessageType::Error]);
+            let reason = said.as_ref().and_then(|message| match message.view() {
+                gst::MessageView::Error(error) => Some(error.error().to_string()),
+                _ => None,
+            });
+            Err(reason.unwrap_or_else(|| "its device could not be opened".into()))
+        }
+        Ok(_) if !takes => Err(format!("it does not take {caps}")),
+        Ok(_) => Ok(()),
+    };
+    decoder.set_bus(None);
+    if let Err(reason) = verdict {
+        let _ = decoder.set_state(gst::State::Null);
+        return Err(reason);
+    }
+    Ok(decoder)
 }
 
 /// One thread per camera: frame threads hold pictures back and cost memory, and cameras are parallel enough.
 /// Strict compliance would hold back as many pictures as the stream might reorder; what is damaged or was joined
-/// in the middle is not a picture to look for people in. Pictures that libav decodes in place stay locked while others
-/// refer to them, and whoever stamps one then copies it into new memory: copied into the pool's is cheaper.
-fn tune_libav(decoder: &gst::Element) {
+/// in the middle is not a picture to look for people in. No number of damaged pictures is a reason to give up: the
+/// watchdog of the decoder is. Pictures that libav decodes in place stay locked while others refer to them, and whoever
+/// stamps one then copies it into new memory: copied into the pool's is cheaper.
+fn tune(decoder: &gst::Element) {
     for (property, value) in [
         ("max-threads", "1"),
         ("thread-type", "slice"),
@@ -145,6 +187,7 @@ fn tune_libav(decoder: &gst::Element) {
         ("output-corrupt", "false"),
         ("qos", "false"),
         ("direct-rendering", "false"),
+        ("max-errors", "-1"),
     ] {
         if decoder.find_property(property).is_some() {
             decoder.set_property_from_str(property, value);
@@ -167,4 +210,153 @@ fn absent(asked: Hwaccel, codec: &str) -> CodecError {
         .collect();
     present.push("none (software)".into());
     CodecError::Hardware { asked: nick(asked), codec: codec.to_owned(), present: present.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{LazyLock, Once};
+
+    use gst::subclass::prelude::*;
+
+    use super::*;
+
+    /// A decoder whose device is there or not, with the name of a real one.
+    macro_rules! fake {
+        ($module:ident, $name:literal, $device:literal) => {
+            mod $module {
+                use super::*;
+
+                #[derive(Debug, Default)]
+                pub struct Fake;
+
+                glib::wrapper! {
+                    pub struct Decoder(ObjectSubclass<Fake>) @extends gst::Element, gst::Object;
+                }
+
+                #[glib::object_subclass]
+                impl ObjectSubclass for Fake {
+                    const NAME: &'static str = $name;
+                    type Type = Decoder;
+                    type ParentType = gst::Element;
+                }
+
+                impl ObjectImpl for Fake {
+                    fn constructed(&self) {
+                        self.parent_constructed();
+                        for template in self.obj().pad_template_list() {
+                            self.obj().add_pad(&gst::Pad::from_template(&template)).unwrap();
+                        }
+                    }
+                }
+
+                impl GstObjectImpl for Fake {}
+
+                impl ElementImpl for Fake {
+                    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+                        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+                            gst::subclass::ElementMetadata::new(
+                                "Fake decoder",
+                                "Codec/Decoder/Video/Hardware",
+                                "Stands for a real one",
+                                "nobody",
+                            )
+                        });
+                        Some(&METADATA)
+                    }
+
+                    fn pad_templates() -> &'static [gst::PadTemplate] {
+                        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+                            [
+                                ("sink", gst::PadDirection::Sink, "video/x-h264"),
+                                ("src", gst::PadDirection::Src, "video/x-raw"),
+                            ]
+                            .map(|(name, direction, caps)| {
+                                let caps = gst::Caps::new_empty_simple(caps);
+                                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
+                                    .unwrap()
+                            })
+                            .into()
+                        });
+                        &TEMPLATES
+                    }
+
+                    fn change_state(
+                        &self,
+                        transition: gst::StateChange,
+                    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+                        if transition == gst::StateChange::NullToReady && !$device {
+                            gst::element_imp_error!(
+                                self,
+                                gst::ResourceError::OpenReadWrite,
+                                ["no such device"]
+                            );
+                            return Err(gst::StateChangeError);
+                        }
+                        self.parent_change_state(transition)
+                    }
+                }
+            }
+        };
+    }
+
+    fake!(absent_device, "NvrTestAbsentDecoder", false);
+    fake!(present_device, "NvrTestPresentDecoder", true);
+    fake!(foreign_device, "NvrTestForeignDecoder", true);
+
+    /// Real hardware of this machine would be a decoder more: the fakes have the highest ranks.
+    fn init() {
+        static REGISTERED: Once = Once::new();
+        REGISTERED.call_once(|| {
+            gst::init().unwrap();
+            for (name, rank, kind) in [
+                ("vah264dec", 300, absent_device::Decoder::static_type()),
+                ("foreignh264dec", 299, foreign_device::Decoder::static_type()),
+                ("nvh264dec", 298, present_device::Decoder::static_type()),
+            ] {
+                let rank = gst::Rank::PRIMARY + rank;
+                gst::Element::register(None, name, rank, kind).unwrap();
+            }
+        });
+    }
+
+    fn h264() -> gst::Caps {
+        gst::Caps::builder("video/x-h264")
+            .field("stream-format", "byte-stream")
+            .field("alignment", "au")
+            .build()
+    }
+
+    fn chosen(hwaccel: Hwaccel, avoid: bool) -> Option<(String, bool, bool)> {
+        let chain = chain(&h264(), hwaccel, avoid).unwrap();
+        let factory = chain.decoder.factory()?;
+        let _ = chain.decoder.set_state(gst::State::Null);
+        Some((factory.name().into(), chain.hardware, chain.parser.is_some()))
+    }
+
+    #[test]
+    fn the_best_hardware_whose_device_is_there_is_taken() {
+        init();
+        assert_eq!(chosen(Hwaccel::Auto, false), Some(("foreignh264dec".into(), true, true)));
+        assert_eq!(chosen(Hwaccel::Nvdec, false), Some(("nvh264dec".into(), true, true)));
+    }
+
+    #[test]
+    fn hardware_that_failed_is_avoided_with_auto_alone() {
+        init();
+        for hwaccel in [Hwaccel::None, Hwaccel::Auto] {
+            match chain(&h264(), hwaccel, true) {
+                Ok(chain) => assert!(!chain.hardware),
+                Err(error) => assert!(matches!(error, CodecError::Missing { .. }), "{error}"),
+            }
+        }
+        assert_eq!(chosen(Hwaccel::Nvdec, true).map(|(name, ..)| name), Some("nvh264dec".into()));
+    }
+
+    #[test]
+    fn what_was_asked_for_and_cannot_be_had_is_an_error_that_says_what_can() {
+        init();
+        let text = chain(&h264(), Hwaccel::Va, false).unwrap_err().to_string();
+        assert!(text.contains("hwaccel=va") && text.contains("nvdec") && text.contains("software"), "{text}");
+        assert!(check(Hwaccel::Nvdec).is_ok());
+    }
 }

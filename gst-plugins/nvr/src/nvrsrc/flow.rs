@@ -1,15 +1,26 @@
 //! What the streaming threads, the worker and the element share while the element runs.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use gst::{glib, prelude::*};
-use nvr_core::rate::{RateLimiter, RateMeter};
+use nvr_core::{
+    detection::{CaptureTime, Clock},
+    rate::{RateLimiter, RateMeter},
+};
 use parking_lot::Mutex;
 
-use super::{Decode, NvrSrc, gate::Gate};
+use super::{Decode, NvrSrc, gate::Gate, lane::Lanes};
+
+/// A camera clock that is further off than this says nothing about when a picture was taken.
+const CLOCK_LIMIT_NS: u64 = 10_000_000_000;
+/// A picture cannot have been on its way through this process for longer.
+const TRANSIT_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
 /// From start to stop of the element, across connections.
 #[derive(Debug)]
@@ -22,8 +33,20 @@ pub struct Flow {
     pub playing: AtomicBool,
     /// A push is under way; silence then is downstream's and not the camera's.
     pub pushing: AtomicBool,
+    /// What follows the pad `video` failed while other pads are in use: they go on without pictures.
+    pub refused: AtomicBool,
+    /// The requested pads.
+    pub lanes: Arc<Lanes>,
+    /// All pads of this run are one group.
+    pub group: gst::GroupId,
     /// Milliseconds from `started` to the last sign of life of the media.
     last_media: AtomicU64,
+    /// Milliseconds from `started` to the first unit that went to the decoder after its last picture, 0 for none:
+    /// from a keyframe on, and without one.
+    fed: AtomicU64,
+    fed_unkeyed: AtomicU64,
+    /// Number of the next access unit.
+    number: AtomicU64,
     started: Instant,
     max_fps: AtomicU64,
     decode: AtomicI32,
@@ -64,6 +87,12 @@ pub struct Counters {
     pub delivered: AtomicU64,
     /// Pictures whose camera clock was too far off to be believed.
     pub clock_refused: AtomicU64,
+    /// Access units that the decoder could do nothing with.
+    pub undecodable: AtomicU64,
+    /// Access units that did not go to the decoder because it was too far behind.
+    pub late: AtomicU64,
+    /// Jumps of the camera's timestamps.
+    pub jumps: AtomicU64,
     pub connections: AtomicU64,
     pub failures: AtomicU64,
 }
@@ -75,8 +104,14 @@ impl Counters {
 }
 
 impl Flow {
-    pub fn new(element: &NvrSrc, pad: gst::Pad, source_id: u32) -> Self {
+    pub fn new(element: &NvrSrc, pad: gst::Pad, lanes: Arc<Lanes>, source_id: u32) -> Self {
         Self {
+            refused: AtomicBool::new(false),
+            group: lanes.begin(),
+            lanes,
+            fed: AtomicU64::new(0),
+            fed_unkeyed: AtomicU64::new(0),
+            number: AtomicU64::new(0),
             element: element.downgrade(),
             pad,
             stopped: AtomicBool::new(false),
@@ -106,19 +141,64 @@ impl Flow {
         match self.decode.load(Ordering::Relaxed) {
             value if value == Decode::All as i32 => Decode::All,
             value if value == Decode::Keyframes as i32 => Decode::Keyframes,
+            value if value == Decode::None as i32 => Decode::None,
             _ => Decode::Auto,
         }
     }
 
+    /// Whether pictures are of use to anybody.
+    pub fn wants_pictures(&self) -> bool {
+        self.decode() != Decode::None && !self.refused.load(Ordering::Relaxed) && self.pad.is_linked()
+    }
+
+    /// The number of an access unit: every one has its own, whether it is decoded or not.
+    pub fn next_number(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// Notes that the camera is alive.
     pub fn touch(&self) {
-        self.last_media.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.last_media.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// Milliseconds since the camera was last heard.
     pub fn silence_ms(&self) -> u64 {
-        let now = self.started.elapsed().as_millis() as u64;
-        now.saturating_sub(self.last_media.load(Ordering::Relaxed))
+        self.now_ms().saturating_sub(self.last_media.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the decoder was given a unit that it can make a picture of; `keyed`: after a keyframe.
+    pub fn fed(&self, keyed: bool) {
+        let since = if keyed { &self.fed } else { &self.fed_unkeyed };
+        if since.load(Ordering::Relaxed) == 0 {
+            since.store(self.now_ms().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the decoder gave a picture, or that there is another one.
+    pub fn pictured(&self) {
+        self.fed.store(0, Ordering::Relaxed);
+        self.fed_unkeyed.store(0, Ordering::Relaxed);
+    }
+
+    /// Milliseconds for which the decoder has been given units without giving a picture: after a keyframe, and
+    /// without one.
+    pub fn hunger_ms(&self) -> (u64, u64) {
+        let now = self.now_ms();
+        let age = |since: &AtomicU64| match since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now.saturating_sub(since),
+        };
+        (age(&self.fed), age(&self.fed_unkeyed))
+    }
+
+    /// Running time outside up to which any pad has said something, nanoseconds.
+    pub fn floor(&self) -> Option<u64> {
+        let video = self.stream.lock().last_time.map(gst::ClockTime::nseconds);
+        self.lanes.all().iter().map(|lane| lane.last_time()).fold(video, Option::max)
     }
 
     /// Whether `max-fps` would let a picture of this running time through now.
@@ -128,21 +208,70 @@ impl Flow {
     }
 }
 
+/// When a unit was taken. What a source wrote is believed, also a camera's clock if it is not absurd; else it was
+/// taken when it arrived, which its running time tells.
+pub fn capture_time(
+    flow: &Flow,
+    known: Option<CaptureTime>,
+    time: gst::ClockTime,
+    now: gst::ClockTime,
+) -> CaptureTime {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let transit = now.saturating_sub(time).min(TRANSIT_LIMIT);
+    let arrival = wall.saturating_sub(transit.nseconds());
+    match known {
+        Some(known) if known.clock == Clock::Ntp && known.unix_ns.abs_diff(arrival) > CLOCK_LIMIT_NS => {
+            Counters::add(&flow.counters.clock_refused, 1);
+            CaptureTime { unix_ns: arrival, clock: Clock::Arrival }
+        }
+        Some(known) => known,
+        None => CaptureTime { unix_ns: arrival, clock: Clock::Arrival },
+    }
+}
+
 /// Translates times of one connection's pipeline to running time of the element.
 #[derive(Debug)]
 pub struct Timeline {
     pub pipeline: glib::WeakRef<gst::Pipeline>,
     pub element: glib::WeakRef<NvrSrc>,
+    flow: Arc<Flow>,
+    /// How much later everything of this connection is than it says, once that is known.
+    shift: Mutex<Option<i64>>,
 }
 
 impl Timeline {
+    pub fn new(pipeline: &gst::Pipeline, flow: &Arc<Flow>) -> Self {
+        Self {
+            pipeline: pipeline.downgrade(),
+            element: flow.element.clone(),
+            flow: flow.clone(),
+            shift: Mutex::default(),
+        }
+    }
+
+    /// A new connection may begin with a unit that was taken before the last one of the old connection. Then all of
+    /// it is moved, audio and video alike, by nanoseconds that the first unit tells.
+    pub fn settle(&self, first: gst::ClockTime) -> i64 {
+        if let Some(shift) = *self.shift.lock() {
+            return shift;
+        }
+        let floor = self.flow.floor().filter(|floor| first.nseconds() <= *floor);
+        let shift = floor.map_or(0, |floor| (floor - first.nseconds() + 1_000_000) as i64);
+        *self.shift.lock().get_or_insert(shift)
+    }
+
+    /// Whether any unit of this connection has passed.
+    pub fn settled(&self) -> bool {
+        self.shift.lock().is_some()
+    }
+
     /// Running time outside of `time`, which is running time inside. `None` while either side has no clock.
     pub fn outside(&self, time: gst::ClockTime) -> Option<gst::ClockTime> {
         // A pipeline that has not played yet has a base time of 0, and so long there is nothing to compare with.
         let inside = self.pipeline.upgrade()?.base_time().filter(|time| !time.is_zero())?;
         let outside = self.element.upgrade()?.base_time()?;
         // Before the element's own start there is no running time: such a picture is of its first moment.
-        Some((inside + time).checked_sub(outside).unwrap_or(gst::ClockTime::ZERO))
+        Some(inside.checked_add(time)?.checked_sub(outside).unwrap_or(gst::ClockTime::ZERO))
     }
 
     /// Running time outside, now.

@@ -33,16 +33,28 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Decides on the next unit. `due` says whether `max_fps` would let its picture through.
-    pub fn admit(&mut self, unit: Unit, decode: Decode, max_fps: f64, due: impl FnOnce() -> bool) -> Verdict {
+    /// Decides on the next unit. `wanted`: anybody wants pictures at all; `due` says whether `max_fps` would let its
+    /// picture through.
+    pub fn admit(
+        &mut self,
+        unit: Unit,
+        wanted: bool,
+        decode: Decode,
+        max_fps: f64,
+        due: impl FnOnce() -> bool,
+    ) -> Verdict {
         if unit.keyframe {
             if let Some(last) = self.last_keyframe.filter(|last| unit.time_ns > *last) {
                 self.intervals = [Some(unit.time_ns - last), self.intervals[0]];
             }
             self.last_keyframe = Some(unit.time_ns);
         }
+        if !wanted {
+            self.broken = true;
+            return Verdict::Skip;
+        }
         let alone = match decode {
-            Decode::All => false,
+            Decode::All | Decode::None => false,
             Decode::Keyframes => true,
             Decode::Auto => self.keyframes_suffice(unit.time_ns, max_fps),
         };
@@ -76,23 +88,6 @@ impl Gate {
     }
 }
 
-/// Whether an H.264 access unit is a picture that no other refers to: the first slice's `nal_ref_idc` is 0, which
-/// then holds for the whole picture (ITU-T H.264, 7.4.1). `unit` may be cut short; false where that hides it.
-pub fn h264_disposable(unit: &[u8]) -> bool {
-    let mut rest = unit;
-    // Parameter sets and SEI come before the slices; a unit with more of them is not worth the search.
-    for _ in 0..16 {
-        let Some(start) = rest.windows(3).take(4096).position(|w| w == [0, 0, 1]) else { return false };
-        let Some((header, tail)) = rest[start + 3..].split_first() else { return false };
-        match header & 0x1f {
-            1 => return header & 0x60 == 0,
-            2..=5 => return false,
-            _ => rest = tail,
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +110,8 @@ mod tests {
         for i in 0..seconds * 25 {
             let time_ns = i * 40 * MS;
             let unit = Unit { time_ns, keyframe: i % gop == 0, disposable: i % gop != 0 && disposable(i) };
-            let verdict = gate.admit(unit, decode, max_fps, || limiter.clone().accept(time_ns, max_fps));
+            let verdict =
+                gate.admit(unit, true, decode, max_fps, || limiter.clone().accept(time_ns, max_fps));
             if verdict == Verdict::Skip {
                 fed_since_keyframe &= unit.disposable;
                 continue;
@@ -164,7 +160,7 @@ mod tests {
         // A keyframe a second, then one in ten seconds.
         for i in 0..600 {
             let keyframe = if i < 100 { i % 25 == 0 } else { i % 250 == 0 };
-            if gate.admit(unit(i, keyframe), Decode::Auto, 0.5, || true) != Verdict::Skip {
+            if gate.admit(unit(i, keyframe), true, Decode::Auto, 0.5, || true) != Verdict::Skip {
                 decoded.push(i);
             }
         }
@@ -177,23 +173,22 @@ mod tests {
         let mut gate = Gate::default();
         for i in 0..100 {
             let unit = Unit { time_ns: i * 40 * MS, keyframe: false, disposable: false };
-            assert_eq!(gate.admit(unit, Decode::Auto, 0.1, || true), Verdict::Decode);
+            assert_eq!(gate.admit(unit, true, Decode::Auto, 0.1, || true), Verdict::Decode);
         }
     }
 
     #[test]
-    fn reads_nal_ref_idc() {
-        for (unit, disposable) in [
-            (&[0, 0, 0, 1, 0x01, 0x9a][..], true),
-            (&[0, 0, 0, 1, 0x09, 0x10, 0, 0, 1, 0x06, 5, 0x80, 0, 0, 1, 0x01], true),
-            (&[0, 0, 1, 0x41, 0x9a], false),
-            (&[0, 0, 1, 0x65, 0x88], false),
-            (&[0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 1, 0, 0, 1, 0x25], false),
-            (&[0, 0, 1], false),
-            (&[], false),
-            (&[1, 2, 3, 4], false),
-        ] {
-            assert_eq!(h264_disposable(unit), disposable, "{unit:?}");
+    fn after_a_time_without_need_decoding_begins_with_a_keyframe() {
+        let mut gate = Gate::default();
+        let mut decoded = Vec::new();
+        for i in 0..100u64 {
+            let unit = Unit { time_ns: i * 40 * MS, keyframe: i % 25 == 0, disposable: false };
+            let wanted = !(10..60).contains(&i);
+            if gate.admit(unit, wanted, Decode::Auto, 0.0, || true) != Verdict::Skip {
+                decoded.push(i);
+            }
         }
+        assert_eq!(decoded, (0..10).chain(75..100).collect::<Vec<_>>());
+        assert_eq!(gate.keyframe_interval(), Some(1000 * MS), "distances are known all the same");
     }
 }

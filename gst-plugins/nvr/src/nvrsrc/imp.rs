@@ -12,6 +12,22 @@
 //! With `decode=auto`, a camera whose keyframes come at least `max-fps` times a second is decoded from keyframes
 //! alone, and pictures to which no other refers are not decoded unless they are due.
 //!
+//! The pads `encoded` and `audio` exist once they are asked for, also while the element plays, and come from the same
+//! connection: access units of the video as the camera sent them, in the form that what follows asks for, and its audio.
+//! Both have the running time of `video`; a unit and the picture made of it carry the same number and capture time.
+//! `encoded` begins with a keyframe after each connection and after each loss. Each has a queue and a thread of its
+//! own: one that is slow loses its oldest units up to a keyframe (`encoded-dropped`), one that fails posts a warning
+//! and is silent until it is linked anew, and neither holds up another. A camera is asked for audio only where the
+//! pad is there when the connection is made; requesting it later therefore makes a new connection to an RTSP camera.
+//!
+//! Some cameras have no audio, and with `decode=none` there are no pictures: a sink behind a pad that may stay silent
+//! needs `async=false`, since sinks of one pipeline wait for each other's first buffer.
+//!
+//! While a camera is away, a GAP event a second goes out of every pad that had something before, so that muxers and
+//! mixers do not wait for it. The first buffer of a new connection is marked DISCONT, and its running time lies behind
+//! all that was said before. Where the camera's timestamps jump by more than 10 s from the time of arrival, they are
+//! moved back to it.
+//!
 //! Files are played at their own pace, as a camera would send them.
 //!
 //! Each connection is a pipeline of its own inside the element, made and taken down by one thread, which is why
@@ -21,7 +37,8 @@
 //!
 //! Element message `nvr-source-state` at every change: `source-id` (guint), `state` (string: `connecting`,
 //! `playing`, `stalled`, `unauthorised` or `lost`), `uri` (string, without user, password and other secrets),
-//! `reason` (string, empty where there is none), and with `playing` the factory name of the `decoder` (string).
+//! `reason` (string, empty where there is none), and with `playing` the factory name of the `decoder` (string, absent
+//! without one), `codec` (string, media type of the video) and `audio` (string, media type, absent without audio).
 //! One warning message marks the beginning of each outage.
 //!
 //! ## Example pipelines
@@ -29,6 +46,7 @@
 //! ```bash
 //! gst-launch-1.0 nvrsrc uri=rtsp://user:password@192.0.2.7/stream1 max-fps=5 ! videoconvert ! autovideosink
 //! gst-launch-1.0 nvrsrc uri=file:///video/street.mp4 loop=true ! videoconvert ! autovideosink
+//! gst-launch-1.0 -e nvrsrc uri=rtsp://192.0.2.7/stream1 decode=none name=cam cam.encoded ! mp4mux ! filesink location=cam.mp4
 //! gst-launch-1.0 nvrsrc uri="testsrc://?seed=7&width=640&height=360" ! videoconvert ! autovideosink
 //! ```
 
@@ -43,10 +61,12 @@ use gst_rtsp::RTSPLowerTrans;
 use parking_lot::Mutex;
 
 use super::{
-    Decode, Hwaccel,
+    Decode, Hwaccel, TlsValidation,
     address::{self, Address},
     codec,
     flow::Flow,
+    lane::{Kind, Lanes},
+    pads,
     worker::{Mailbox, Status, Worker},
 };
 
@@ -74,6 +94,7 @@ pub struct Settings {
     pub user_id: Option<String>,
     pub user_pw: Option<String>,
     pub r#loop: bool,
+    pub tls_validation: TlsValidation,
 }
 
 impl Default for Settings {
@@ -91,15 +112,17 @@ impl Default for Settings {
             user_id: None,
             user_pw: None,
             r#loop: false,
+            tls_validation: TlsValidation::Full,
         }
     }
 }
 
 /// What runs from PLAYING to READY. Taken down without waiting for ever: a thread that is left behind holds its own
 /// `Flow`, which lets nothing through any more.
-struct Running {
-    flow: Arc<Flow>,
-    mailbox: Arc<Mailbox>,
+#[derive(Debug)]
+pub struct Running {
+    pub flow: Arc<Flow>,
+    pub mailbox: Arc<Mailbox>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -108,11 +131,12 @@ struct Running {
 pub struct NvrSrc {
     srcpad: gst::Pad,
     settings: Arc<Mutex<Settings>>,
-    running: Mutex<Option<Running>>,
+    pub running: Mutex<Option<Running>>,
+    pub lanes: Arc<Lanes>,
 }
 
 impl NvrSrc {
-    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+    pub fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
         match query.view_mut() {
             gst::QueryViewMut::Latency(latency) => {
                 let wanted = self.settings.lock().latency;
@@ -143,8 +167,18 @@ impl NvrSrc {
     }
 
     /// Upstream events: there is one stream that can neither be sought nor paced from outside.
-    fn src_event(event: &gst::Event) -> bool {
-        matches!(event.view(), gst::EventView::Latency(_) | gst::EventView::Reconfigure(_))
+    fn src_event(&self, event: &gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Latency(_) => true,
+            gst::EventView::Reconfigure(_) => {
+                // What follows may be another now.
+                if let Some(running) = self.running.lock().as_ref() {
+                    running.flow.refused.store(false, Ordering::Relaxed);
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     fn check(&self) -> Result<(), gst::ErrorMessage> {
@@ -152,6 +186,9 @@ impl NvrSrc {
         Address::parse(&settings.uri, settings.user_id.as_deref(), settings.user_pw.as_deref()).map_err(
             |error| gst::error_msg!(gst::ResourceError::NotFound, ["source {}: {error}", settings.source_id]),
         )?;
+        if settings.decode == Decode::None {
+            return Ok(());
+        }
         codec::check(settings.hwaccel).map_err(|error| {
             gst::error_msg!(gst::CoreError::MissingPlugin, ["source {}: {error}", settings.source_id])
         })
@@ -164,7 +201,8 @@ impl NvrSrc {
             running.flow.playing.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        let flow = Arc::new(Flow::new(&self.obj(), self.srcpad.clone(), self.settings.lock().source_id));
+        let source_id = self.settings.lock().source_id;
+        let flow = Arc::new(Flow::new(&self.obj(), self.srcpad.clone(), self.lanes.clone(), source_id));
         flow.playing.store(true, Ordering::Relaxed);
         let (mailbox, status) = (Arc::<Mailbox>::default(), Arc::<Mutex<Status>>::default());
         let worker = Worker::new(flow.clone(), mailbox.clone(), status.clone(), self.settings.clone());
@@ -222,10 +260,20 @@ impl NvrSrc {
         };
         let counters = &flow.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let mut builder = builder;
+        for lane in self.lanes.all() {
+            let name = lane.kind.name();
+            builder = builder
+                .field(format!("{name}-delivered"), get(&lane.counters.delivered))
+                .field(format!("{name}-dropped"), get(&lane.counters.dropped))
+                .field(format!("{name}-queued"), lane.queued());
+        }
         builder
             .field("state", status.state.as_str())
             .field("reason", status.reason)
             .field("decoder", status.decoder.unwrap_or_default())
+            .field("codec", status.codec.unwrap_or_default())
+            .field("audio", status.audio.unwrap_or_default())
             .field("units", get(&counters.units))
             .field("bytes", get(&counters.bytes))
             .field("skipped", get(&counters.skipped))
@@ -233,6 +281,9 @@ impl NvrSrc {
             .field("dropped", get(&counters.dropped))
             .field("delivered", get(&counters.delivered))
             .field("clock-refused", get(&counters.clock_refused))
+            .field("undecodable", get(&counters.undecodable))
+            .field("late", get(&counters.late))
+            .field("jumps", get(&counters.jumps))
             .field("connections", get(&counters.connections))
             .field("failures", get(&counters.failures))
             .field("decoded-fps", rate.unwrap_or_default())
@@ -261,10 +312,10 @@ impl ObjectSubclass for NvrSrc {
                 Self::catch_panic_pad_function(parent, || false, |src| src.src_query(pad, query))
             })
             .event_function(|_, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |_| Self::src_event(&event))
+                Self::catch_panic_pad_function(parent, || false, |src| src.src_event(&event))
             })
             .build();
-        Self { srcpad, settings: Arc::default(), running: Mutex::default() }
+        Self { srcpad, settings: Arc::default(), running: Mutex::default(), lanes: Arc::default() }
     }
 }
 
@@ -305,7 +356,7 @@ impl ObjectImpl for NvrSrc {
                     .build(),
                 glib::ParamSpecEnum::builder::<Decode>("decode")
                     .nick("Decode")
-                    .blurb("Which pictures reach the decoder")
+                    .blurb("Which pictures reach the decoder; a change from or to none while playing reconnects")
                     .mutable_playing()
                     .build(),
                 glib::ParamSpecDouble::builder("max-fps")
@@ -317,7 +368,10 @@ impl ObjectImpl for NvrSrc {
                     .build(),
                 glib::ParamSpecUInt::builder("timeout")
                     .nick("Timeout")
-                    .blurb("Seconds without media after which the camera counts as dead, 0 for never")
+                    .blurb(
+                        "Seconds without media, or with media of which no picture comes out of the decoder, after \
+                         which the camera counts as dead; 0 for never",
+                    )
                     .default_value(DEFAULT_TIMEOUT)
                     .maximum(3600)
                     .mutable_playing()
@@ -344,6 +398,13 @@ impl ObjectImpl for NvrSrc {
                     .blurb("Play a file again when it is over")
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecEnum::builder::<TlsValidation>("tls-validation")
+                    .nick("TLS validation")
+                    .blurb(
+                        "How the certificate of an rtsps or https camera is checked. A change while playing reconnects",
+                    )
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb("State of the connection and counters since the element was started")
@@ -355,8 +416,10 @@ impl ObjectImpl for NvrSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let decoded;
         {
             let mut settings = self.settings.lock();
+            decoded = settings.decode != Decode::None;
             // GObject has checked type and range.
             match pspec.name() {
                 "uri" => settings.uri = value.get::<Option<String>>().unwrap_or_default().unwrap_or_default(),
@@ -371,12 +434,19 @@ impl ObjectImpl for NvrSrc {
                 "user-id" => settings.user_id = value.get().unwrap_or_default(),
                 "user-pw" => settings.user_pw = value.get().unwrap_or_default(),
                 "loop" => settings.r#loop = value.get().unwrap_or_default(),
+                "tls-validation" => settings.tls_validation = value.get().unwrap_or_default(),
                 _ => {}
             }
         }
         match pspec.name() {
-            "uri" | "user-id" | "user-pw" => self.reconnect(),
-            "max-fps" | "decode" => self.apply_rates(),
+            "uri" | "user-id" | "user-pw" | "tls-validation" => self.reconnect(),
+            "max-fps" => self.apply_rates(),
+            "decode" => {
+                self.apply_rates();
+                if decoded != (self.settings.lock().decode != Decode::None) {
+                    self.reconnect();
+                }
+            }
             _ => {}
         }
     }
@@ -398,6 +468,7 @@ impl ObjectImpl for NvrSrc {
             "reconnect" => settings.reconnect.to_value(),
             "user-id" => settings.user_id.to_value(),
             "loop" => settings.r#loop.to_value(),
+            "tls-validation" => settings.tls_validation.to_value(),
             // GObject asks for nothing that is not declared readable.
             _ => pspec.default_value().clone(),
         }
@@ -421,7 +492,7 @@ impl ElementImpl for NvrSrc {
             gst::subclass::ElementMetadata::new(
                 "NVR camera source",
                 "Source/Network/Video",
-                "Decoded pictures of an IP camera, a file or the test source; connects again for ever",
+                "Pictures, coded video and audio of an IP camera, a file or the test source; connects again for ever",
                 env!("CARGO_PKG_REPOSITORY"),
             )
         });
@@ -429,16 +500,28 @@ impl ElementImpl for NvrSrc {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let caps = gst::Caps::builder_full()
-                .structure(gst::Structure::new_empty("video/x-raw"))
-                .structure_with_any_features(gst::Structure::new_empty("video/x-raw"))
-                .build();
-            let template =
-                gst::PadTemplate::new("video", gst::PadDirection::Src, gst::PadPresence::Always, &caps);
-            template.into_iter().collect()
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(pads::templates);
         &TEMPLATES
+    }
+
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        _name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let kind = Kind::of(template.name_template())?;
+        let pad = pads::request(&self.obj(), template, kind, &self.lanes)?;
+        if kind == Kind::Audio
+            && let Some(running) = self.running.lock().as_ref()
+        {
+            running.mailbox.want_audio();
+        }
+        Some(pad)
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        pads::release(&self.obj(), pad, &self.lanes);
     }
 
     fn change_state(

@@ -1,12 +1,17 @@
 //! `nvrsrc`: a camera as one element that never gives up. `imp.rs` has the documentation of the element.
 
-mod address;
+#[doc(hidden)]
+pub mod address;
+mod branch;
 mod codec;
 mod flow;
 mod gate;
 mod imp;
+mod lane;
 mod outlet;
+mod pads;
 mod session;
+mod sources;
 mod tap;
 mod worker;
 
@@ -46,6 +51,23 @@ pub enum Decode {
     All,
     #[enum_value(name = "Keyframes: nothing else", nick = "keyframes")]
     Keyframes,
+    #[enum_value(name = "None: no decoder is loaded, the pad video stays silent", nick = "none")]
+    None,
+}
+
+/// How a camera's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, glib::Enum)]
+#[enum_type(name = "GstNvrSrcTlsValidation")]
+#[repr(i32)]
+pub enum TlsValidation {
+    #[default]
+    #[enum_value(
+        name = "Full: signed by an authority that this machine trusts, for this name, and valid now",
+        nick = "full"
+    )]
+    Full,
+    #[enum_value(name = "None: any certificate; whoever is on the way can read along", nick = "none")]
+    None,
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

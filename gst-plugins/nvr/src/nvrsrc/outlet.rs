@@ -1,26 +1,18 @@
 //! The end of a connection's pipeline: every picture leaves through here, with its time, its facts and at the rate
 //! that was asked for.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use gst::prelude::*;
-use nvr_core::detection::{CaptureTime, Clock, FrameFacts};
+use nvr_core::detection::FrameFacts;
 use parking_lot::Mutex;
 
 use super::{
-    flow::{Counters, Flow, Stream, Timeline},
+    flow::{Counters, Flow, Stream, Timeline, capture_time},
     imp::CAT,
     worker::{Mailbox, Report},
 };
 use crate::meta;
-
-/// A camera clock that is further off than this says nothing about when a picture was taken.
-const CLOCK_LIMIT_NS: u64 = 10_000_000_000;
-/// A picture cannot have been on its way through this process for longer.
-const TRANSIT_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
 /// The sink pad that a connection's last element is linked to. It belongs to no element; what arrives is pushed
 /// from the element's own pad in the same thread.
@@ -74,6 +66,7 @@ impl Outlet {
             return Err(gst::FlowError::Flushing);
         }
         flow.touch();
+        flow.pictured();
         let decoded = Counters::add(&flow.counters.decoded, 1);
         let (time, caps, first) = {
             let mut input = self.input.lock();
@@ -84,7 +77,7 @@ impl Outlet {
         if first {
             self.mailbox.report(self.session, Report::Picture);
         }
-        if !flow.playing.load(Ordering::Relaxed) {
+        if !flow.playing.load(Ordering::Relaxed) || flow.refused.load(Ordering::Relaxed) {
             return Ok(gst::FlowSuccess::Ok);
         }
         let (Some(now), Some(caps)) = (self.timeline.now(), caps) else { return Ok(gst::FlowSuccess::Ok) };
@@ -137,6 +130,17 @@ impl Outlet {
         match result {
             // Whoever leaves the pad unlinked does not want pictures; the camera is none the worse for it.
             Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+            // What follows is being rebuilt; the camera is none the worse for that either.
+            Err(gst::FlowError::Flushing) if !flow.stopped.load(Ordering::Relaxed) => {
+                Ok(gst::FlowSuccess::Ok)
+            }
+            // What follows this pad is not the business of the others.
+            Err(error) if flow.lanes.in_use() => {
+                if !flow.refused.swap(true, Ordering::Relaxed) {
+                    self.mailbox.report(self.session, Report::Refused(error));
+                }
+                Ok(gst::FlowSuccess::Ok)
+            }
             Err(error) => {
                 self.mailbox.report(self.session, Report::Downstream(error));
                 Err(error)
@@ -151,7 +155,7 @@ impl Outlet {
             let element = self.flow.element.upgrade();
             let id = element.map(|element| self.flow.pad.create_stream_id(&element, Some("video")));
             let id = id.unwrap_or_else(|| "video".into());
-            events.push(gst::event::StreamStart::builder(&id).group_id(gst::GroupId::next()).build());
+            events.push(gst::event::StreamStart::builder(&id).group_id(self.flow.group).build());
         }
         if stream.caps.as_ref() != Some(caps) {
             events.push(gst::event::Caps::new(caps));
@@ -163,8 +167,7 @@ impl Outlet {
         }
     }
 
-    /// The number of the picture and when it was taken. What a source inside wrote is believed, also a camera's clock
-    /// if it is not absurd; else the picture was taken when it arrived, which its running time tells.
+    /// The number of the picture and when it was taken: what was noted as it came, also where a decoder lost that.
     fn facts(
         &self,
         buffer: &gst::BufferRef,
@@ -172,21 +175,10 @@ impl Outlet {
         time: gst::ClockTime,
         now: gst::ClockTime,
     ) -> FrameFacts {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-        let transit = now.saturating_sub(time).min(TRANSIT_LIMIT);
-        let arrival = wall.saturating_sub(transit.nseconds());
         let known = meta::facts(buffer);
-        let capture = match known.capture {
-            Some(time) if time.clock == Clock::Ntp && time.unix_ns.abs_diff(arrival) > CLOCK_LIMIT_NS => {
-                Counters::add(&self.flow.counters.clock_refused, 1);
-                None
-            }
-            other => other,
-        };
-        let arrived = CaptureTime { unix_ns: arrival, clock: Clock::Arrival };
         FrameFacts {
             frame_id: Some(known.frame_id.unwrap_or(frame_id)),
-            capture: capture.or(Some(arrived)),
+            capture: Some(capture_time(&self.flow, known.capture, time, now)),
             analysis: None,
         }
     }

@@ -9,12 +9,14 @@ use gst::{glib, prelude::*};
 use parking_lot::Mutex;
 
 use super::{
-    Hwaccel,
-    address::{Address, Remote},
-    codec,
+    Hwaccel, TlsValidation,
+    address::Address,
+    branch, codec,
     flow::{Flow, Timeline},
     imp::CAT,
+    lane::Kind,
     outlet,
+    sources::depayloader,
     tap::Tap,
     worker::{Mailbox, Report},
 };
@@ -30,6 +32,11 @@ pub struct Plan {
     pub timeout: u32,
     pub hwaccel: Hwaccel,
     pub avoid_hardware: bool,
+    /// Whether there is to be a decoder at all.
+    pub decode: bool,
+    /// Whether the camera is asked for audio.
+    pub audio: bool,
+    pub tls_validation: TlsValidation,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,24 +53,39 @@ pub enum SessionError {
 
 /// A running connection.
 pub struct Session {
-    pipeline: gst::Pipeline,
-    outlet: gst::Pad,
-    shared: Arc<Shared>,
+    pub pipeline: gst::Pipeline,
+    pub outlet: gst::Pad,
+    pub shared: Arc<Shared>,
 }
 
 /// What the callbacks of one connection share.
-struct Shared {
-    flow: Arc<Flow>,
-    timeline: Arc<Timeline>,
-    mailbox: Arc<Mailbox>,
-    id: u64,
+#[derive(Debug)]
+pub struct Shared {
+    pub flow: Arc<Flow>,
+    pub pipeline: glib::WeakRef<gst::Pipeline>,
+    pub timeline: Arc<Timeline>,
+    pub mailbox: Arc<Mailbox>,
+    pub id: u64,
     hwaccel: Hwaccel,
     avoid_hardware: bool,
+    decode: bool,
     /// Held while elements are added and started, and while the end of the connection is declared, so that nothing
     /// is started in a pipeline that is being stopped. Nothing waits for the worker with this lock held.
-    stopping: Mutex<bool>,
-    linked: AtomicBool,
-    decoder: Mutex<Option<(String, bool)>>,
+    pub stopping: Mutex<bool>,
+    linked: [AtomicBool; 2],
+    /// A certificate of the camera did not pass.
+    pub untrusted: AtomicBool,
+    found: Mutex<Found>,
+}
+
+/// What was found at the camera, and what is made of it.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Factory name of the decoder, and whether it is hardware.
+    pub decoder: Option<(String, bool)>,
+    /// Media types.
+    pub codec: Option<String>,
+    pub audio: Option<String>,
 }
 
 impl Session {
@@ -75,18 +97,21 @@ impl Session {
         id: u64,
     ) -> Result<Self, SessionError> {
         let pipeline = gst::Pipeline::new();
-        let timeline = Arc::new(Timeline { pipeline: pipeline.downgrade(), element: flow.element.clone() });
+        let timeline = Arc::new(Timeline::new(&pipeline, flow));
         let outlet = outlet::sink_pad(flow, &timeline, mailbox, id);
         let shared = Arc::new(Shared {
             flow: flow.clone(),
+            pipeline: pipeline.downgrade(),
             timeline,
             mailbox: mailbox.clone(),
             id,
             hwaccel: plan.hwaccel,
             avoid_hardware: plan.avoid_hardware,
+            decode: plan.decode,
             stopping: Mutex::new(false),
-            linked: AtomicBool::new(false),
-            decoder: Mutex::default(),
+            linked: Default::default(),
+            untrusted: AtomicBool::new(false),
+            found: Mutex::default(),
         });
         let session = Self { pipeline, outlet, shared };
         session.set_up(plan).inspect_err(|_| session.tear_down())?;
@@ -101,13 +126,7 @@ impl Session {
         match &plan.address {
             Address::Rtsp(remote) => self.rtsp(plan, remote)?,
             Address::Http(remote) => self.http(plan, remote)?,
-            Address::File(path) => {
-                if !path.is_file() {
-                    return Err(SessionError::NoFile { path: path.display().to_string() });
-                }
-                let source = gst::ElementFactory::make("filesrc").property("location", path).build()?;
-                self.parse(&source)?;
-            }
+            Address::File(path) => self.file(path)?,
             Address::Test(settings) => self.test(settings)?,
         }
         self.pipeline.set_state(gst::State::Playing)?;
@@ -130,267 +149,192 @@ impl Session {
         let _ = self.outlet.set_active(false);
     }
 
-    /// Factory name of the decoder in use.
-    pub fn decoder(&self) -> Option<String> {
-        self.shared.decoder.lock().as_ref().map(|(name, _)| name.clone())
-    }
-
-    /// Whether the decoder in use is hardware.
-    pub fn hardware(&self) -> bool {
-        self.shared.decoder.lock().as_ref().is_some_and(|(_, hardware)| *hardware)
+    /// What was found at the camera so far.
+    pub fn found(&self) -> Found {
+        self.shared.found.lock().clone()
     }
 
     /// How late pictures leave this connection.
     pub fn latency(&self) -> Option<gst::ClockTime> {
         let mut query = gst::query::Latency::new();
-        self.outlet.peer_query(&mut query).then(|| query.result().1)
+        (self.outlet.is_linked() && self.outlet.peer_query(&mut query)).then(|| query.result().1)
     }
 
     fn listen(&self) {
         let Some(bus) = self.pipeline.bus() else { return };
-        let (mailbox, id) = (self.shared.mailbox.clone(), self.shared.id);
+        let shared = Arc::downgrade(&self.shared);
         bus.set_sync_handler(move |_, message| {
-            if let gst::MessageView::Error(error) = message.view() {
-                let class =
-                    message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.metadata("klass"));
-                let decoder = class.is_some_and(|class| class.contains("Decoder"));
-                gst::debug!(CAT, "connection failed: {} ({:?})", error.error(), error.debug());
+            if let gst::MessageView::Error(error) = message.view()
+                && let Some(shared) = shared.upgrade()
+            {
+                let source = message.src().and_then(|src| src.downcast_ref::<gst::Element>());
                 // What went wrong in particular stands in the last line of what is meant for people debugging.
                 let detail = error.debug().and_then(|text| text.lines().last().map(str::to_owned));
-                mailbox.report(id, Report::Error { error: error.error(), detail, decoder });
+                if source.is_some_and(|source| source.name().starts_with(branch::PREFIX)) {
+                    gst::warning!(CAT, "{}: {}", error.error(), detail.unwrap_or_default());
+                    return gst::BusSyncReply::Drop;
+                }
+                let decoder = source.is_some_and(of_decoder);
+                let error = error.error();
+                let certificate = shared.refused_certificate(&error, detail.as_deref());
+                shared.mailbox.report(shared.id, Report::Error { error, detail, decoder, certificate });
             }
             gst::BusSyncReply::Drop
         });
     }
-
-    fn rtsp(&self, plan: &Plan, remote: &Remote) -> Result<(), SessionError> {
-        let micros = u64::from(plan.timeout) * 1_000_000;
-        let source = gst::ElementFactory::make("rtspsrc")
-            .property("location", &remote.uri)
-            .property("latency", plan.latency)
-            .property("protocols", plan.protocols)
-            .property("tcp-timeout", micros)
-            .property("do-retransmission", false)
-            .property("add-reference-timestamp-meta", true)
-            .build()?;
-        if let Some(user) = &remote.user {
-            source.set_property("user-id", user);
-            source.set_property("user-pw", remote.password.as_deref().unwrap_or_default());
-        }
-        // Only the first video stream is asked of the camera; what is not used need not be sent.
-        let chosen = AtomicBool::new(false);
-        source.connect("select-stream", false, move |values| {
-            let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
-            let video = caps.is_some_and(|caps| {
-                caps.structure(0)
-                    .is_some_and(|s| s.get::<&str>("media") == Ok("video") && depayloader(s).is_some())
-            });
-            Some((video && !chosen.swap(true, Ordering::Relaxed)).to_value())
-        });
-        source.connect("new-manager", false, |values| {
-            let manager = values.get(1)?.get::<gst::Element>().ok()?;
-            manager.connect("new-jitterbuffer", false, |values| {
-                // Waiting for `latency` before the first packet would only delay the first picture.
-                let buffer = values.get(1)?.get::<gst::Element>().ok()?;
-                buffer.set_property("faststart-min-packets", 1_u32);
-                None
-            });
-            None
-        });
-        self.connect_pads(&source, false);
-        self.pipeline.add(&source)?;
-        Ok(())
-    }
-
-    fn http(&self, plan: &Plan, remote: &Remote) -> Result<(), SessionError> {
-        let source = gst::ElementFactory::make("souphttpsrc")
-            .property("location", &remote.uri)
-            .property("timeout", plan.timeout)
-            .property("is-live", true)
-            .property("do-timestamp", true)
-            .property("keep-alive", true)
-            .build()?;
-        if let Some(user) = &remote.user {
-            source.set_property("user-id", user);
-            source.set_property("user-pw", remote.password.as_deref().unwrap_or_default());
-        }
-        self.parse(&source)
-    }
-
-    fn parse(&self, source: &gst::Element) -> Result<(), SessionError> {
-        let parse = gst::ElementFactory::make("parsebin").build()?;
-        self.connect_pads(&parse, true);
-        self.pipeline.add_many([source, &parse])?;
-        source.link(&parse)?;
-        Ok(())
-    }
-
-    fn test(&self, settings: &[(String, String)]) -> Result<(), SessionError> {
-        // A camera does not tell what it shows: the detections downstream are a model's alone, unless asked for.
-        let source = gst::ElementFactory::make("nvrtestsrc").property("ground-truth", false).build()?;
-        let mut caps = gst::Caps::new_empty_simple("video/x-raw");
-        for (key, value) in settings {
-            let wrong = || SessionError::Setting { key: key.clone(), value: value.clone() };
-            let structure = caps.make_mut().structure_mut(0).ok_or_else(wrong)?;
-            match key.as_str() {
-                "width" | "height" => structure.set(key, value.parse::<i32>().map_err(|_| wrong())?),
-                "framerate" => {
-                    let (n, d) = value.split_once('/').unwrap_or((value, "1"));
-                    let (n, d) =
-                        (n.parse::<i32>().map_err(|_| wrong())?, d.parse::<i32>().map_err(|_| wrong())?);
-                    if n <= 0 || d <= 0 {
-                        return Err(wrong());
-                    }
-                    structure.set(key, gst::Fraction::new(n, d));
-                }
-                "name" | "parent" => return Err(wrong()),
-                _ => {
-                    let spec = source.find_property(key).ok_or_else(wrong)?;
-                    let value = glib::Value::deserialize_with_pspec(value, &spec).map_err(|_| wrong())?;
-                    source.set_property_from_value(key, &value);
-                }
-            }
-        }
-        let filter = gst::ElementFactory::make("capsfilter").property("caps", &caps).build()?;
-        self.pipeline.add_many([&source, &filter])?;
-        source.link(&filter)?;
-        let pad = filter.static_pad("src").ok_or_else(|| glib::bool_error!("capsfilter without a pad"))?;
-        pad.link_full(&self.outlet, gst::PadLinkCheck::empty())
-            .map_err(|_| glib::bool_error!("the test source could not be linked"))?;
-        Ok(())
-    }
-
-    fn connect_pads(&self, source: &gst::Element, paced: bool) {
-        let weak = (Arc::downgrade(&self.shared), self.pipeline.downgrade(), self.outlet.downgrade());
-        source.connect_pad_added(move |_, pad| {
-            let (Some(shared), Some(pipeline), Some(outlet)) =
-                (weak.0.upgrade(), weak.1.upgrade(), weak.2.upgrade())
-            else {
-                return;
-            };
-            if let Err(reason) = shared.attach(&pipeline, &outlet, pad, paced) {
-                shared.mailbox.report(shared.id, Report::Unusable(reason));
-            }
-        });
-        let shared = Arc::downgrade(&self.shared);
-        source.connect_no_more_pads(move |_| {
-            let Some(shared) = shared.upgrade() else { return };
-            if !shared.linked.load(Ordering::Relaxed) {
-                shared
-                    .mailbox
-                    .report(shared.id, Report::Unusable("no video in it that can be decoded".into()));
-            }
-        });
-    }
-}
-
-/// The depayloader for an RTP stream.
-fn depayloader(rtp: &gst::StructureRef) -> Option<gst::ElementFactory> {
-    let known = match rtp.get::<&str>("encoding-name").ok()?.to_ascii_uppercase().as_str() {
-        "H264" => Some("rtph264depay"),
-        "H265" => Some("rtph265depay"),
-        "JPEG" => Some("rtpjpegdepay"),
-        _ => None,
-    };
-    if let Some(factory) = known.and_then(gst::ElementFactory::find) {
-        return Some(factory);
-    }
-    let caps = gst::Caps::builder_full().structure(rtp.to_owned()).build();
-    gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DEPAYLOADER, gst::Rank::MARGINAL)
-        .into_iter()
-        .find(|factory| factory.can_sink_any_caps(&caps))
 }
 
 impl Shared {
-    /// Builds what stands between `pad` and the outlet. Pads that carry no video stay unlinked.
+    /// A stream of the source is there.
+    pub fn added(self: &Arc<Self>, outlet: &gst::Pad, pad: &gst::Pad, paced: bool) {
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let Some(structure) = caps.structure(0) else { return };
+        let name = structure.name().as_str();
+        let kind = match (name, structure.get::<&str>("media").unwrap_or_default()) {
+            ("application/x-rtp", "video") => Kind::Encoded,
+            ("application/x-rtp", "audio") => Kind::Audio,
+            (name, _) if name.starts_with("video/") || name == "image/jpeg" => Kind::Encoded,
+            (name, _) if name.starts_with("audio/") => Kind::Audio,
+            _ => return,
+        };
+        // Further streams, and what is neither, stay unlinked.
+        if self.linked[kind as usize].swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let result = match kind {
+            Kind::Encoded => self
+                .video_chain(&caps, paced)
+                .and_then(|(chain, decoded)| self.attach(pad, &chain, decoded.then_some(outlet))),
+            Kind::Audio => self.audio_chain(&caps, paced).and_then(|chain| self.attach(pad, &chain, None)),
+        };
+        match result {
+            Ok(()) => {}
+            Err(reason) if kind == Kind::Encoded => {
+                self.mailbox.report(self.id, Report::Unusable(reason));
+            }
+            Err(reason) => gst::warning!(CAT, "no audio: {reason}"),
+        }
+    }
+
+    /// The source has shown all its streams.
+    pub fn no_more_pads(&self) {
+        if !self.linked[Kind::Encoded as usize].load(Ordering::Relaxed) {
+            self.mailbox.report(self.id, Report::Unusable("no video in it that can be decoded".into()));
+        }
+    }
+
+    /// Puts `chain` behind `pad`, and `outlet` behind that.
     fn attach(
         &self,
-        pipeline: &gst::Pipeline,
-        outlet: &gst::Pad,
         pad: &gst::Pad,
-        paced: bool,
+        chain: &[gst::Element],
+        outlet: Option<&gst::Pad>,
     ) -> Result<(), String> {
-        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-        let Some(structure) = caps.structure(0) else { return Ok(()) };
-        let name = structure.name().as_str();
-        let video = match name {
-            "application/x-rtp" => structure.get::<&str>("media") == Ok("video"),
-            _ => name.starts_with("video/") || name == "image/jpeg",
-        };
-        if !video || self.linked.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let chain = self.chain(&caps, structure, paced)?;
-
         let stopping = self.stopping.lock();
-        if *stopping {
-            return Ok(());
-        }
+        let Some(pipeline) = self.pipeline.upgrade().filter(|_| !*stopping) else { return Ok(()) };
         let failed = |error: glib::BoolError| format!("the decoder could not be set up: {error}");
-        pipeline.add_many(&chain).map_err(failed)?;
-        gst::Element::link_many(&chain).map_err(failed)?;
+        pipeline.add_many(chain).map_err(failed)?;
+        gst::Element::link_many(chain).map_err(failed)?;
         let (Some(first), Some(last)) = (chain.first(), chain.last()) else { return Ok(()) };
         let (Some(input), Some(output)) = (first.static_pad("sink"), last.static_pad("src")) else {
             return Err(format!("{} cannot be used as a decoder", last.name()));
         };
-        output.link(outlet).map_err(|error| format!("the decoder could not be linked: {error:?}"))?;
+        if let Some(outlet) = outlet {
+            output.link(outlet).map_err(|error| format!("the decoder could not be linked: {error:?}"))?;
+        }
         for element in chain.iter().rev() {
             element.sync_state_with_parent().map_err(|error| format!("{}: {error}", element.name()))?;
         }
-        pad.link(&input).map_err(|error| format!("{name} could not be linked to its decoder: {error:?}"))?;
+        let name = first.name();
+        pad.link(&input).map_err(|error| format!("{name} could not be linked: {error:?}"))?;
         Ok(())
     }
 
-    fn chain(
-        &self,
+    /// What stands between a video stream and the outlet, and whether pictures come out of it.
+    fn video_chain(
+        self: &Arc<Self>,
         caps: &gst::Caps,
-        structure: &gst::StructureRef,
         paced: bool,
-    ) -> Result<Vec<gst::Element>, String> {
-        let missing = |error: glib::BoolError| format!("{error}; is its plugin installed?");
-        let make = |name: &str| gst::ElementFactory::make(name).build().map_err(missing);
-        let mut chain = Vec::new();
-        let mut coded = caps.clone();
-        if structure.name() == "application/x-rtp" {
-            let factory = depayloader(structure).ok_or("no depayloader for this stream is installed")?;
-            let depay = factory.create().build().map_err(missing)?;
-            coded = depay.static_pad("src").map_or_else(|| coded.clone(), |pad| pad.pad_template_caps());
-            let name = coded.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
-            chain.push(depay);
-            if name == "video/x-h264" || name == "video/x-h265" {
-                // Whole access units, with parameter sets in the stream: what changes them needs no new caps.
-                let filter = gst::Caps::builder(name.as_str())
-                    .field("stream-format", "byte-stream")
-                    .field("alignment", "au")
-                    .build();
-                chain.push(
-                    gst::ElementFactory::make("capsfilter")
-                        .property("caps", filter)
-                        .build()
-                        .map_err(missing)?,
-                );
+    ) -> Result<(Vec<gst::Element>, bool), String> {
+        let (mut chain, coded) = transport(caps, paced)?;
+        let name = coded.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
+        self.found.lock().codec = Some(name.clone());
+        if name == "video/x-raw" {
+            if chain.is_empty() {
+                chain.push(make("identity")?);
             }
+            return Ok((chain, true));
         }
-        let raw = coded.structure(0).is_some_and(|s| s.name() == "video/x-raw");
-        if !raw {
-            let codec::Chain { parser, decoder, hardware } =
-                codec::chain(&coded, self.hwaccel, self.avoid_hardware).map_err(|error| error.to_string())?;
-            let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
-            *self.decoder.lock() = Some((name, hardware));
-            chain.extend(parser);
-            chain.push(Tap::new(self.flow.clone(), self.timeline.clone()).upcast());
-            chain.push(decoder);
-            if !hardware {
-                // Does nothing unless what follows cannot take what the camera sends, such as 10 bits or 4:2:2.
-                chain.push(make("videoconvert")?);
-            }
+        if caps.structure(0).is_some_and(|s| s.name() == "application/x-rtp")
+            && (name == "video/x-h264" || name == "video/x-h265")
+        {
+            // Whole access units, with parameter sets in the stream: what changes them needs no new caps.
+            let filter = gst::Caps::builder(name.as_str())
+                .field("stream-format", "byte-stream")
+                .field("alignment", "au")
+                .build();
+            let element = make("capsfilter")?;
+            element.set_property("caps", filter);
+            chain.push(element);
         }
-        if paced {
-            chain.push(make("clocksync")?);
+        let tap = Tap::new(self, Kind::Encoded).upcast();
+        if !self.decode {
+            chain.push(tap);
+            return Ok((chain, false));
         }
-        if chain.is_empty() {
-            chain.push(make("identity")?);
+        let codec::Chain { parser, decoder, hardware } =
+            codec::chain(&coded, self.hwaccel, self.avoid_hardware).map_err(|error| error.to_string())?;
+        let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
+        self.found.lock().decoder = Some((name, hardware));
+        chain.push(tap);
+        chain.extend(parser);
+        chain.push(decoder);
+        if !hardware {
+            // Does nothing unless what follows cannot take what the camera sends, such as 10 bits or 4:2:2.
+            chain.push(make("videoconvert")?);
         }
+        Ok((chain, true))
+    }
+
+    fn audio_chain(self: &Arc<Self>, caps: &gst::Caps, paced: bool) -> Result<Vec<gst::Element>, String> {
+        let (mut chain, coded) = transport(caps, paced)?;
+        self.found.lock().audio =
+            coded.iter().map(|s| s.name().to_string()).find(|name| name.starts_with("audio/"));
+        self.mailbox.report(self.id, Report::Found);
+        chain.push(Tap::new(self, Kind::Audio).upcast());
         Ok(chain)
     }
+}
+
+/// Whether `element` is a decoder or a part of one.
+fn of_decoder(element: &gst::Element) -> bool {
+    let mut element = Some(element.clone());
+    while let Some(each) = element {
+        if each.metadata("klass").is_some_and(|class| class.contains("Decoder")) {
+            return true;
+        }
+        element = each.parent().and_downcast();
+    }
+    false
+}
+
+fn make(name: &str) -> Result<gst::Element, String> {
+    gst::ElementFactory::make(name).build().map_err(|error| format!("{error}; is its plugin installed?"))
+}
+
+/// What takes a stream out of its transport: the depayloader of RTP, the clock that keeps the pace of a file. With
+/// the caps of what comes out.
+fn transport(caps: &gst::Caps, paced: bool) -> Result<(Vec<gst::Element>, gst::Caps), String> {
+    let mut chain = Vec::new();
+    let mut coded = caps.clone();
+    if let Some(rtp) = caps.structure(0).filter(|s| s.name() == "application/x-rtp") {
+        let factory = depayloader(rtp).ok_or("no depayloader for this stream is installed")?;
+        let depay = factory.create().build().map_err(|error| format!("{error}; is its plugin installed?"))?;
+        coded = depay.static_pad("src").map_or(coded, |pad| pad.pad_template_caps());
+        chain.push(depay);
+    }
+    if paced {
+        chain.push(make("clocksync")?);
+    }
+    Ok((chain, coded))
 }

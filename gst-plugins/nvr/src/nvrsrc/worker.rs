@@ -12,33 +12,47 @@ use nvr_core::backoff::Backoff;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    NvrSrc,
+    Decode, Hwaccel, NvrSrc, TlsValidation,
     address::{self, Address},
     flow::{Counters, Flow},
     imp::{CAT, Settings},
+    lane::Kind,
     session::{Plan, Session},
 };
 
 /// Refusals of the credentials before the camera is left alone: many cameras lock an account after five.
 const REFUSALS: u32 = 2;
-/// How long a camera that refused the credentials is left alone.
-const LEAVE_ALONE: Duration = Duration::from_mins(5);
+/// How long a camera that refused the credentials twice is left alone, unless they change. Some refuse everybody
+/// while they start, and none locks an account for one attempt an hour.
+const LEAVE_ALONE: Duration = Duration::from_hours(1);
+/// A camera that never sends a keyframe may still be decodable, and takes longer until it is.
+const UNKEYED: u32 = 6;
+/// How often it is said that the camera is away, and how often the watchdogs look at what has no deadline.
+const TICK: Duration = Duration::from_secs(1);
+/// Reports that wait for the worker; more of them say nothing new.
+const REPORTS: usize = 64;
 /// A connection that lasted this long has proven itself.
 const PROVEN: Duration = Duration::from_secs(10);
 
 /// What a connection reports.
 #[derive(Clone, Debug)]
 pub enum Report {
+    /// Another stream of the camera was found.
+    Found,
+    /// The first access unit is there.
+    Media,
     /// The first picture is there.
     Picture,
-    /// An element failed.
-    Error { error: gst::glib::Error, detail: Option<String>, decoder: bool },
+    /// An element failed. `decoder`: it is one; `certificate`: because the camera's certificate is not trusted.
+    Error { error: gst::glib::Error, detail: Option<String>, decoder: bool, certificate: bool },
     /// Nothing that could be decoded was found.
     Unusable(String),
     /// The camera ended the stream, or the file is over.
     End,
-    /// Downstream refused a picture.
+    /// Downstream refused a picture, and nobody else is served.
     Downstream(gst::FlowError),
+    /// Downstream refused a picture; other pads go on.
+    Refused(gst::FlowError),
 }
 
 /// How the element and the connections talk to the worker.
@@ -53,6 +67,8 @@ struct Orders {
     stop: bool,
     /// Settings have changed that need a new connection.
     reconnect: bool,
+    /// The pad for audio was requested.
+    audio: bool,
     finished: bool,
     reports: VecDeque<(u64, Report)>,
 }
@@ -60,13 +76,20 @@ struct Orders {
 enum Wake {
     Stop,
     Reconnect,
+    Audio,
     Report(u64, Report),
     Time,
 }
 
 impl Mailbox {
     pub fn report(&self, session: u64, report: Report) {
-        self.state.lock().reports.push_back((session, report));
+        {
+            let mut state = self.state.lock();
+            if state.reports.len() >= REPORTS {
+                return;
+            }
+            state.reports.push_back((session, report));
+        }
         self.wake.notify_all();
     }
 
@@ -77,6 +100,11 @@ impl Mailbox {
 
     pub fn reconnect(&self) {
         self.state.lock().reconnect = true;
+        self.wake.notify_all();
+    }
+
+    pub fn want_audio(&self) {
+        self.state.lock().audio = true;
         self.wake.notify_all();
     }
 
@@ -100,6 +128,9 @@ impl Mailbox {
             }
             if std::mem::take(&mut state.reconnect) {
                 return Wake::Reconnect;
+            }
+            if std::mem::take(&mut state.audio) {
+                return Wake::Audio;
             }
             if let Some((session, report)) = state.reports.pop_front() {
                 return Wake::Report(session, report);
@@ -146,6 +177,8 @@ pub struct Status {
     pub state: State,
     pub reason: String,
     pub decoder: Option<String>,
+    pub codec: Option<String>,
+    pub audio: Option<String>,
 }
 
 /// Why a connection came to its end.
@@ -214,6 +247,9 @@ impl Worker {
                 End::Stop => return,
                 End::Again => continue,
                 End::Finished => {
+                    for lane in self.flow.lanes.all() {
+                        lane.finish();
+                    }
                     self.flow.pad.push_event(gst::event::Eos::new());
                     // Another address may follow; it opens a new stream.
                     let mut stream = self.flow.stream.lock();
@@ -277,10 +313,15 @@ impl Worker {
             timeout: settings.timeout,
             hwaccel: settings.hwaccel,
             avoid_hardware: self.avoid_hardware,
+            decode: settings.decode != Decode::None,
+            audio: self.flow.lanes.get(Kind::Audio).is_some(),
+            tls_validation: settings.tls_validation,
         };
         Counters::add(&self.flow.counters.connections, 1);
         *self.flow.gate.lock() = super::gate::Gate::default();
         self.flow.touch();
+        self.flow.pictured();
+        self.flow.refused.store(false, Ordering::Relaxed);
         let session = match Session::start(&plan, &self.flow, &self.mailbox, self.session) {
             Ok(session) => session,
             Err(error) => return lost(clean(settings, &error.to_string())),
@@ -295,37 +336,41 @@ impl Worker {
         let mut playing: Option<Instant> = None;
         loop {
             let silence = Duration::from_millis(self.flow.silence_ms());
-            let deadline = (settings.timeout > 0).then(|| Instant::now() + timeout.saturating_sub(silence));
-            let report = match self.mailbox.wait(deadline) {
+            let deadline =
+                if settings.timeout > 0 { timeout.saturating_sub(silence).min(TICK) } else { TICK };
+            let report = match self.mailbox.wait(Some(Instant::now() + deadline)) {
                 Wake::Stop => return End::Stop,
                 Wake::Reconnect => {
-                    self.refusals = 0;
-                    self.backoff.reset();
-                    self.avoid_hardware = false;
+                    self.forget();
                     return End::Again;
                 }
-                Wake::Time => {
-                    // A paused element or a full queue downstream keeps the media waiting, not the camera.
-                    let held = self.flow.pushing.load(Ordering::Relaxed)
-                        || !self.flow.playing.load(Ordering::Relaxed);
-                    if held {
-                        self.flow.touch();
+                Wake::Audio => {
+                    // RTSP cannot add a stream to a connection; other sources show theirs in any case.
+                    if matches!(plan.address, Address::Rtsp(_)) && !plan.audio {
+                        return End::Again;
                     }
-                    if self.flow.silence_ms() < timeout.as_millis() as u64 {
+                    continue;
+                }
+                Wake::Time => match self.check(settings, session, playing) {
+                    None => {
+                        if playing.is_none() && !session.shared.timeline.settled() {
+                            self.say_gap();
+                        }
                         continue;
                     }
-                    let reason = if playing.is_some() { "no media for" } else { "no picture within" };
-                    return End::Stalled(format!("{reason} {} s", settings.timeout));
-                }
+                    Some(end) => return end,
+                },
                 Wake::Report(id, _) if id != self.session => continue,
                 Wake::Report(_, report) => report,
             };
             match report {
-                Report::Picture => {
-                    playing = Some(Instant::now());
+                Report::Found => self.note(session),
+                Report::Media if self.flow.wants_pictures() || playing.is_some() => {}
+                Report::Media | Report::Picture => {
+                    playing.get_or_insert_with(Instant::now);
                     self.refusals = 0;
                     self.warned = false;
-                    self.status.lock().decoder = session.decoder();
+                    self.note(session);
                     self.say(settings, State::Playing, "");
                     self.update_latency(session);
                 }
@@ -340,16 +385,35 @@ impl Worker {
                 }
                 Report::Downstream(gst::FlowError::Flushing) => {}
                 Report::Downstream(error) => return End::Downstream(error),
+                Report::Refused(error) => self.warn(
+                    settings,
+                    &format!("what follows the pad video stopped ({error:?}); the other pads go on"),
+                ),
                 Report::Unusable(reason) => return End::Lost { reason, error: None },
-                Report::Error { error, detail, decoder } => {
+                Report::Error { error, detail, decoder, certificate } => {
                     self.prove(playing);
                     let detail = detail.unwrap_or_default();
-                    let reason = clean(settings, format!("{} {detail}", error.message()).trim());
+                    let mut reason = clean(settings, format!("{} {detail}", error.message()).trim());
+                    // souphttpsrc refuses a certificate without a word, before anything has come.
+                    let silent = matches!(&plan.address, Address::Http(remote) if remote.uri.starts_with("https"))
+                        && plan.tls_validation == TlsValidation::Full
+                        && error.matches(gst::StreamError::Failed)
+                        && !session.shared.timeline.settled();
+                    if certificate || silent {
+                        reason.push_str(if certificate {
+                            "; the camera's certificate is not trusted"
+                        } else {
+                            "; perhaps the camera's certificate is not trusted"
+                        });
+                        reason.push_str(
+                            ": let this machine trust whoever signed it, or set tls-validation=none where nobody else \
+                             can reach the network",
+                        );
+                    }
                     if error.matches(gst::ResourceError::NotAuthorized) {
                         return End::Unauthorised(reason);
                     }
-                    let hardware = decoder && playing.is_none() && session.hardware();
-                    if hardware && settings.hwaccel == super::Hwaccel::Auto && !self.avoid_hardware {
+                    if decoder && self.hardware_is_to_blame(settings, session, playing) {
                         return End::Hardware(reason);
                     }
                     return End::Lost { reason, error: Some(error) };
@@ -358,22 +422,97 @@ impl Worker {
         }
     }
 
-    /// Waits before the next attempt; `None`: until the settings change. False when the element stops.
-    fn pause(&mut self, wait: Option<Duration>) -> bool {
-        let deadline = wait.map(|wait| Instant::now() + wait);
-        loop {
-            match self.mailbox.wait(deadline) {
-                Wake::Stop => return false,
-                Wake::Reconnect => {
-                    self.refusals = 0;
-                    self.backoff.reset();
-                    self.avoid_hardware = false;
-                    return true;
-                }
-                Wake::Time => return true,
-                Wake::Report(..) => {}
+    /// Keeps for `stats` what was found at the camera.
+    fn note(&self, session: &Session) {
+        let found = session.found();
+        let mut status = self.status.lock();
+        status.decoder = found.decoder.map(|(name, _)| name);
+        (status.codec, status.audio) = (found.codec, found.audio);
+    }
+
+    /// The watchdogs: media that do not come, and media of which no picture comes.
+    fn check(&self, settings: &Settings, session: &Session, playing: Option<Instant>) -> Option<End> {
+        if settings.timeout == 0 {
+            return None;
+        }
+        let timeout = u64::from(settings.timeout) * 1000;
+        // A paused element or a full queue downstream keeps the media waiting, not the camera.
+        let held = self.flow.pushing.load(Ordering::Relaxed) || !self.flow.playing.load(Ordering::Relaxed);
+        if held {
+            self.flow.pictured();
+            if !self.flow.lanes.in_use() || !self.flow.playing.load(Ordering::Relaxed) {
+                self.flow.touch();
             }
         }
+        if self.flow.silence_ms() >= timeout {
+            let reason = if playing.is_some() { "no media for" } else { "no media within" };
+            return Some(End::Stalled(format!("{reason} {} s", settings.timeout)));
+        }
+        let (keyed, unkeyed) = self.flow.hunger_ms();
+        if keyed < timeout && unkeyed < timeout * u64::from(UNKEYED) {
+            return None;
+        }
+        let name = session.found().decoder.map_or_else(|| "the decoder".to_owned(), |(name, _)| name);
+        let reason =
+            format!("media arrive, but {name} gave no picture of them for {} s", keyed.max(unkeyed) / 1000);
+        if self.hardware_is_to_blame(settings, session, playing) {
+            return Some(End::Hardware(reason));
+        }
+        Some(End::Stalled(reason))
+    }
+
+    /// Whether to go on without hardware: it was not asked for in particular, and it has not proven itself here.
+    fn hardware_is_to_blame(&self, settings: &Settings, session: &Session, playing: Option<Instant>) -> bool {
+        settings.hwaccel == Hwaccel::Auto
+            && !self.avoid_hardware
+            && playing.is_none_or(|since| since.elapsed() < PROVEN)
+            && session.found().decoder.is_some_and(|(_, hardware)| hardware)
+    }
+
+    /// Other settings: what was learned with the old ones says nothing.
+    fn forget(&mut self) {
+        self.refusals = 0;
+        self.backoff.reset();
+        self.avoid_hardware = false;
+    }
+
+    /// Waits before the next attempt; `None`: until the settings change. False when the element stops.
+    fn pause(&mut self, wait: Option<Duration>) -> bool {
+        let end = wait.map(|wait| Instant::now() + wait);
+        loop {
+            let tick = Instant::now() + TICK;
+            match self.mailbox.wait(Some(end.map_or(tick, |end| end.min(tick)))) {
+                Wake::Stop => return false,
+                Wake::Reconnect => {
+                    self.forget();
+                    return true;
+                }
+                Wake::Time if end.is_some_and(|end| Instant::now() >= end) => return true,
+                Wake::Time => self.say_gap(),
+                Wake::Audio | Wake::Report(..) => {}
+            }
+        }
+    }
+
+    /// Tells what follows that nothing comes, while no connection pushes anything. Waits only where what follows does.
+    fn say_gap(&self) {
+        let flow = &*self.flow;
+        if !flow.playing.load(Ordering::Relaxed) || flow.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(now) = self.element().and_then(|element| element.current_running_time()) else { return };
+        for lane in flow.lanes.all() {
+            lane.gap(now.nseconds());
+        }
+        let from = {
+            let mut stream = flow.stream.lock();
+            let Some(from) = stream.last_time.filter(|from| *from < now && stream.caps.is_some()) else {
+                return;
+            };
+            stream.last_time = Some(now);
+            from
+        };
+        flow.pad.push_event(gst::event::Gap::new(from, now - from));
     }
 
     fn prove(&mut self, playing: Option<Instant>) {
@@ -399,11 +538,11 @@ impl Worker {
 
     /// Posts a change of state and keeps it for `stats`.
     fn say(&self, settings: &Settings, state: State, reason: &str) {
-        let decoder = {
+        let status = {
             let mut status = self.status.lock();
             status.state = state;
             reason.clone_into(&mut status.reason);
-            status.decoder.clone()
+            status.clone()
         };
         let Some(element) = self.element() else { return };
         let uri = address::redact(&settings.uri);
@@ -413,8 +552,11 @@ impl Worker {
             .field("state", state.as_str())
             .field("uri", uri)
             .field("reason", reason);
-        if let Some(decoder) = decoder.filter(|_| state == State::Playing) {
-            structure = structure.field("decoder", decoder);
+        if state == State::Playing {
+            structure = structure
+                .field_if_some("decoder", status.decoder)
+                .field_if_some("codec", status.codec)
+                .field_if_some("audio", status.audio);
         }
         let message = gst::message::Element::builder(structure.build()).src(&element).build();
         let _ = element.post_message(message);

@@ -1,124 +1,19 @@
 //! `nvrsrc` against a real RTSP server that is stopped, restarted, silenced and locked.
 
+mod branches;
+mod codecs;
+mod player;
+
 use std::{
     net::TcpListener,
-    path::{Path, PathBuf},
-    sync::Once,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use gst::prelude::*;
-use gst_app::AppSink;
 use gstnvr::meta;
 use nvr_core::detection::Clock;
 use nvr_launch::rtsp_server::{Camera, Options, RtspServer, TestSrc};
-
-/// Generous: the machine may be busy with other tests.
-const SOON: gst::ClockTime = gst::ClockTime::from_seconds(30);
-
-fn init() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        gst::init().unwrap();
-        gstnvr::plugin_register_static().unwrap();
-    });
-}
-
-/// 320×180 at 25 fps; `None`, and said so, where no encoder is installed.
-fn clip(folder: &Path, frames: u32, gop: u32, b_frames: u32) -> Option<PathBuf> {
-    init();
-    if gst::ElementFactory::find("x264enc").is_none() {
-        eprintln!("skipped: x264enc (gstreamer1.0-plugins-ugly) is not installed");
-        return None;
-    }
-    let file = folder.join("clip.mp4");
-    let tune = if b_frames == 0 { "tune=zerolatency" } else { "" };
-    let pipeline = gst::parse::launch(&format!(
-        "videotestsrc num-buffers={frames} ! video/x-raw,width=320,height=180,framerate=25/1 \
-         ! x264enc {tune} key-int-max={gop} bframes={b_frames} b-adapt=false option-string=scenecut=0 \
-         ! mp4mux ! filesink name=sink"
-    ))
-    .unwrap()
-    .downcast::<gst::Pipeline>()
-    .unwrap();
-    pipeline.by_name("sink").unwrap().set_property("location", &file);
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
-    let end = pipeline.bus().unwrap().timed_pop_filtered(SOON, &kinds).unwrap();
-    assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
-    pipeline.set_state(gst::State::Null).unwrap();
-    Some(file)
-}
-
-/// `nvrsrc ! appsink`, and everything that the bus said.
-struct Player {
-    pipeline: gst::Pipeline,
-    source: gst::Element,
-    sink: AppSink,
-    said: Vec<String>,
-}
-
-impl Player {
-    fn new(uri: &str, set_up: impl FnOnce(&gst::Element)) -> Self {
-        init();
-        let pipeline = gst::Pipeline::new();
-        let source = gst::ElementFactory::make("nvrsrc").property("uri", uri).build().unwrap();
-        set_up(&source);
-        let sink = AppSink::builder().sync(false).build();
-        pipeline.add_many([&source, sink.upcast_ref()]).unwrap();
-        source.link(&sink).unwrap();
-        Self { pipeline, source, sink, said: Vec::new() }
-    }
-
-    fn play(uri: &str, set_up: impl FnOnce(&gst::Element)) -> Self {
-        let player = Self::new(uri, set_up);
-        player.pipeline.set_state(gst::State::Playing).unwrap();
-        player
-    }
-
-    fn picture(&self) -> gst::Sample {
-        self.sink.try_pull_sample(SOON).expect("a picture")
-    }
-
-    /// Waits for a state of the camera; gives its reason.
-    fn state(&mut self, wanted: &str) -> String {
-        let bus = self.pipeline.bus().unwrap();
-        let deadline = Instant::now() + Duration::from(SOON);
-        while let Some(message) = bus.timed_pop(gst::ClockTime::from_mseconds(
-            deadline.saturating_duration_since(Instant::now()).as_millis() as u64,
-        )) {
-            self.said.push(format!("{message:?}"));
-            match message.view() {
-                gst::MessageView::Error(error) => panic!("{error:?}"),
-                gst::MessageView::Eos(_) => panic!("the stream ended"),
-                _ => {}
-            }
-            let Some(structure) = message.structure().filter(|s| s.name() == "nvr-source-state") else {
-                continue;
-            };
-            if structure.get::<&str>("state") == Ok(wanted) {
-                return structure.get::<&str>("reason").unwrap().to_owned();
-            }
-        }
-        panic!("{wanted} did not come: {:?}", self.said)
-    }
-
-    fn stat(&self, name: &str) -> u64 {
-        self.source.property::<gst::Structure>("stats").get(name).unwrap()
-    }
-}
-
-impl Drop for Player {
-    fn drop(&mut self) {
-        let before = Instant::now();
-        self.pipeline.set_state(gst::State::Null).unwrap();
-        assert!(before.elapsed() < Duration::from_secs(10), "stopping took {:?}", before.elapsed());
-    }
-}
-
-fn pts(sample: &gst::Sample) -> gst::ClockTime {
-    sample.buffer().unwrap().pts().unwrap()
-}
+use player::{Player, SOON, clip, init, pts};
 
 #[test]
 fn pictures_come_with_number_and_capture_time() {

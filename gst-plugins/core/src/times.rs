@@ -1,0 +1,170 @@
+//! Times of a camera's units, kept sane: cameras jump, wrap, go back and begin anew, what follows must not.
+//! All times are nanoseconds of running time.
+
+/// How far a unit's time may be from its arrival before it is taken for a jump of the camera's timestamps.
+pub const JUMP: u64 = 10_000_000_000;
+
+/// A delay of decoding times beyond this is no reordering but a fault.
+const MAX_DELAY: u64 = 1_000_000_000;
+
+/// The smallest step between two units.
+const STEP: u64 = 1_000;
+
+/// Two units that are less than this apart, the later one first, have the same time: no camera is that fast.
+const SAME: u64 = 1_000_000;
+
+/// Keeps the times of one stream of one connection near their arrival, and behind what an earlier connection gave.
+#[derive(Clone, Debug, Default)]
+pub struct Anchor {
+    /// Any two times of 64 bits may be this far apart.
+    shift: i128,
+    last: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Placed {
+    pub time: u64,
+    /// The camera's timestamps jumped: what follows is not continuous with what was.
+    pub jumped: bool,
+}
+
+impl Anchor {
+    /// When the unit that says `said` and arrived at `now` is. A jump moves all that follows as well, so that
+    /// distances stay.
+    pub fn place(&mut self, said: u64, now: u64) -> Placed {
+        let shifted = |shift: i128| (i128::from(said) + shift).clamp(0, u64::MAX.into()) as u64;
+        let placed = shifted(self.shift);
+        let jumped = placed.abs_diff(now) > JUMP;
+        let mut time = placed;
+        if jumped {
+            self.shift = i128::from(now) - i128::from(said);
+            time = now;
+        }
+        // Cameras send pictures with one time in the first moments of a stream.
+        if let Some(last) = self.last.filter(|last| time <= *last && last - time < SAME) {
+            time = last.saturating_add(STEP);
+        }
+        self.last = Some(time);
+        Placed { time, jumped }
+    }
+}
+
+/// Gives each unit of a stream in decoding order a decoding time: strictly growing, not after its presentation time.
+///
+/// Where the stream has reordered pictures, how long decoding has to be ahead is learned from the first of them,
+/// whose presentation time is moved by that much, once; nothing is held back to find out beforehand.
+#[derive(Clone, Debug, Default)]
+pub struct DecodeTimes {
+    last: Option<u64>,
+    delay: u64,
+}
+
+impl DecodeTimes {
+    /// Presentation and decoding time of the next unit. `arrival` is when it was to be decoded, as far as is known.
+    pub fn next(&mut self, pts: u64, arrival: u64) -> (u64, u64) {
+        let wanted = arrival.saturating_sub(self.delay).min(pts);
+        let dts = match self.last {
+            Some(last) if wanted <= last => last + STEP,
+            _ => wanted,
+        };
+        if pts < dts {
+            self.delay = (self.delay + (dts - pts)).min(MAX_DELAY);
+        }
+        self.last = Some(dts);
+        (pts.max(dts), dts)
+    }
+
+    /// Time up to which something else, such as a gap, has been said: what follows comes after it.
+    pub fn pass(&mut self, time: u64) {
+        self.last = self.last.max(Some(time));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const S: u64 = 1_000_000_000;
+    const FRAME: u64 = 40_000_000;
+
+    #[test]
+    fn a_jump_is_no_hour_long_frame_and_no_backward_time() {
+        let mut anchor = Anchor::default();
+        // 25 fps; after 50 units the camera's clock jumps an hour ahead, after 100 to the beginning of its counter.
+        let mut last = None;
+        for n in 0..150 {
+            let now = 7200 * S + n * FRAME;
+            let said = match n {
+                0..50 => now,
+                50..100 => now + 3600 * S,
+                _ => n * FRAME,
+            };
+            let placed = anchor.place(said, now);
+            assert_eq!(placed.jumped, n == 50 || n == 100, "{n}");
+            assert!(last.is_none_or(|last| placed.time - last == FRAME), "{n}");
+            last = Some(placed.time);
+        }
+    }
+
+    #[test]
+    fn late_and_reordered_units_keep_their_times() {
+        let mut anchor = Anchor::default();
+        for (said, now) in [(100 * S, 100 * S), (100 * S + 3 * FRAME, 100 * S), (95 * S, 104 * S)] {
+            assert_eq!(anchor.place(said, now), Placed { time: said, jumped: false });
+        }
+    }
+
+    #[test]
+    fn a_time_that_comes_twice_is_two_times() {
+        let mut anchor = Anchor::default();
+        let times: Vec<_> = (0..4).map(|_| anchor.place(S, S).time).collect();
+        assert_eq!(times, [S, S + STEP, S + 2 * STEP, S + 3 * STEP]);
+        assert_eq!(anchor.place(S - FRAME, S).time, S - FRAME, "B-frames are further apart");
+    }
+
+    #[test]
+    fn decoding_times_without_reordering_are_the_presentation_times() {
+        let mut times = DecodeTimes::default();
+        for n in 0..100 {
+            // Arrival jitters by up to 30 ms.
+            let arrival = n * FRAME + 100_000_000 + n * 7 % 4 * 10_000_000;
+            assert_eq!(times.next(n * FRAME, arrival), (n * FRAME, n * FRAME));
+        }
+    }
+
+    #[test]
+    fn b_frames_move_one_picture_and_are_right_from_then_on() {
+        let mut times = DecodeTimes::default();
+        let (mut moved, mut last) = (0, None);
+        for n in 0..60u64 {
+            // Decoding order I0 P3 B1 B2 P6 B4 B5 …
+            let shown = match n {
+                0 => 0,
+                n if n % 3 == 1 => n + 2,
+                n => n - 1,
+            };
+            let (pts, dts) = times.next(S + shown * FRAME, S + n * FRAME);
+            assert!(dts <= pts && last < Some(dts), "{n}");
+            moved += u32::from(pts != S + shown * FRAME);
+            last = Some(dts);
+        }
+        assert!(moved <= 1, "{moved} were moved");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_time_grows(units in proptest::collection::vec((any::<u64>(), 0..100 * S), 1..60)) {
+            let (mut anchor, mut times, mut last, mut now) = (Anchor::default(), DecodeTimes::default(), None, 0);
+            for (said, later) in units {
+                now += later;
+                let placed = anchor.place(said, now).time;
+                prop_assert!(placed.abs_diff(now) <= JUMP + 60 * STEP);
+                let (pts, dts) = times.next(placed, now);
+                prop_assert!(dts <= pts && last < Some(dts));
+                prop_assert!(dts <= now + JUMP + 120 * STEP, "time stays near arrival");
+                last = Some(dts);
+            }
+        }
+    }
+}
