@@ -3,6 +3,7 @@
 
 pub mod meta;
 pub mod mqtt;
+pub mod nvrcompositor;
 pub mod nvrcontrol;
 pub mod nvrinfer;
 pub mod nvrmotion;
@@ -21,6 +22,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrinfer::register(plugin)?;
     nvrtrack::register(plugin)?;
     nvrzones::register(plugin)?;
+    nvrcompositor::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
     nvrcontrol::register(plugin)
