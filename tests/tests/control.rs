@@ -536,3 +536,75 @@ fn no_password_leaves_the_process() {
     assert!(!status.contains("geheim") && !status.contains("p@ss") && !status.contains("p%40ss"), "{status}");
     assert!(!process.log().contains("geheim"), "{}", process.log());
 }
+
+#[test]
+fn a_wall_takes_commands_and_publishes_its_statistics() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let url = broker.url();
+    let args = [
+        "wall",
+        "--instance-id",
+        "wall-1",
+        "--streams",
+        "0,1",
+        "--uri",
+        CAMERA,
+        "--broker",
+        &url,
+        "--uri-schemes",
+        "rtsp,testsrc",
+        "--output",
+        "none",
+        "--width",
+        "320",
+        "--height",
+        "240",
+        "--fps",
+        "10",
+    ];
+    let mut process = Process::start(launch(&args));
+    let mut operator = Operator::new(&url, &["nvr/status/metrics/+"]);
+    assert_eq!(operator.playing("wall-1", 2).kind, "wall");
+    for (command, parameter, value) in [
+        (r#"{"command":"set","params":{"columns":2,"show_labels":false}}"#, "columns", json!(2)),
+        (r#"{"command":"set","params":{"layout":"focus","focus":1}}"#, "focus", json!(1)),
+        (r#"{"command":"set","params":{"ttl":3000}}"#, "ttl", json!(3000)),
+    ] {
+        operator.tell("wall-1", command).unwrap();
+        operator.until(command, |operator| operator.client.statuses["wall-1"].parameters[parameter] == value);
+    }
+    assert!(
+        operator.tell("wall-1", r#"{"command":"set","params":{"columns":65}}"#).unwrap_err().contains("64")
+    );
+    let add = json!({"command": "add_stream", "params": {"source_id": 7, "uri": CAMERA, "name": "Gate"}});
+    operator.tell("wall-1", &add.to_string()).unwrap();
+
+    // Asks until what is waited for is in the numbers.
+    let metrics = |operator: &mut Operator, what: &str, done: &dyn Fn(&serde_json::Value) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            operator.heard.clear();
+            operator.tell("wall-1", r#"{"command":"metrics"}"#).unwrap();
+            operator.until("metrics", |operator| !operator.on("nvr/status/metrics/wall-1").is_empty());
+            let found = operator.on("nvr/status/metrics/wall-1").remove(0);
+            if done(&found["wall"]) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{what}: {found}");
+        }
+    };
+    let tiles = |wall: &serde_json::Value| -> Vec<u64> {
+        let tiles = wall["tiles"].as_array().into_iter().flatten();
+        let shown = tiles.filter(|tile| tile["shown"].as_u64() > Some(0));
+        shown.filter_map(|tile| tile["source_id"].as_u64()).collect()
+    };
+    let found = metrics(&mut operator, "three tiles", &|wall| tiles(wall) == [0, 1, 7]);
+    assert!(found["wall"]["frames"].as_u64() > Some(0), "{found}");
+    assert_eq!(found["streams"].as_array().map(Vec::len), Some(3), "{found}");
+
+    operator.tell("wall-1", r#"{"command":"remove_stream","params":{"source_id":0}}"#).unwrap();
+    metrics(&mut operator, "two tiles", &|wall| tiles(wall) == [1, 7]);
+    operator.tell("wall-1", r#"{"command":"stop"}"#).unwrap();
+    operator.state("wall-1", State::Stopped);
+    assert_eq!(process.wait(), Some(0), "{}", process.log());
+}

@@ -261,9 +261,29 @@ pub(crate) mod tests {
                 "jsn",
                 "p must be one of json, msgpack, got \"jsn\"; did you mean \"json\"?",
             ),
+            (
+                choice(),
+                "pictures",
+                "p must be one of none, picture, got \"pictures\"; did you mean \"picture\"?",
+            ),
+            // Text for a pipeline is no name of a choice, whatever it says.
+            (choice(), "fakesink", "p must be one of none, picture, got \"fakesink\""),
         ] {
             assert_eq!(param("p", kind).parse(text), Err(ValueError(message.into())));
         }
+    }
+
+    fn choice() -> Kind {
+        let choices = [("none", "fakesink"), ("picture", "jpegenc ! multifilesink")];
+        Kind::Choice { choices: choices.map(|(name, text)| (name.into(), text.into())).into() }
+    }
+
+    #[test]
+    fn a_choice_is_a_name_and_becomes_text_of_the_pipeline() {
+        let output = param("output", choice());
+        assert_eq!(output.parse("none"), Ok(Value::Text("none".into())));
+        assert!(output.is_text() && !param("p", Kind::String).is_text());
+        assert!(output.check(Value::Int(1)).is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod rtsp;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 use gst::{glib, prelude::*};
 

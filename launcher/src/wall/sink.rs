@@ -151,7 +151,7 @@ impl ElementImpl for RtspSink {
                     *self.served.lock() = Some(served);
                 }
                 Err(error) => {
-                    gst::element_imp_error!(self, gst::ResourceError::OpenWrite, ["{error:#}"]);
+                    gst::element_imp_error!(self, gst::ResourceError::OpenWrite, ("{error:#}"));
                     return Err(gst::StateChangeError);
                 }
             }

@@ -81,6 +81,15 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
          broker=mqtt://localhost:1883 sync=timestamp ! videoconvert ! autovideosink",
     ),
     (
+        "nvrcompositor",
+        "Many cameras in one picture, at a constant rate: it shows the newest picture of each and waits for none. \
+         Tiles are scaled straight into the wall's picture, and what has not changed is not drawn again. Cameras come, \
+         go, freeze and change size while it plays. See [the video wall](../guide/wall.md).",
+        "gst-launch-1.0 nvrcompositor name=wall sink_0::label=Yard sink_1::label=Street \
+         ! video/x-raw,width=1280,height=720,framerate=25/1 ! videoconvert ! autovideosink \
+         nvrtestsrc scene=yard ! wall.sink_0 nvrtestsrc scene=street ! wall.sink_1",
+    ),
+    (
         "nvrcontrol",
         "Takes [commands](commands.md) from MQTT and carries them out in the pipeline that it stands in, wherever \
          that is: pause, resume, rate, confidence, model, tracking, name. What needs new elements it offers to the \

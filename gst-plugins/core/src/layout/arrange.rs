@@ -35,7 +35,7 @@ pub struct Wall {
     pub width: u32,
     pub height: u32,
     pub layout: Layout,
-    /// Cells in a row; 0 takes what makes the tiles largest.
+    /// Cells in a row; 0 takes what makes the tiles largest, with rows of different numbers where that shows more.
     pub columns: u32,
     /// Index of the tile that `Layout::Focus` shows large.
     pub focus: usize,
@@ -55,6 +55,11 @@ pub fn arrange(wall: &Wall, tiles: &[Position]) -> Vec<Area> {
     }
     match wall.layout {
         Layout::Grid => {
+            if wall.columns == 0
+                && let Some(rows) = uneven_rows(wall, tiles.len())
+            {
+                return fill_rows(wall, &rows);
+            }
             let columns = if wall.columns == 0 { best_columns(wall, tiles.len()) } else { wall.columns };
             let columns = columns.clamp(1, tiles.len() as u32);
             let rows = (tiles.len() as u32).div_ceil(columns);
@@ -86,6 +91,63 @@ fn best_columns(wall: &Wall, count: usize) -> u32 {
     best.2
 }
 
+/// Tiles of each row where two kinds of rows, of which one has one tile more, show more than a grid of equal cells.
+/// Five cameras leave almost half of a wall black in a grid of three by two; two above three cover five sixths of it.
+/// No picture becomes smaller than in the grid.
+fn uneven_rows(wall: &Wall, count: usize) -> Option<Vec<u32>> {
+    // Ratios that are the same on paper differ in the last bits.
+    const SAME: f64 = 1e-9;
+    let (width, height) = (f64::from(wall.width), f64::from(wall.height));
+    let shape = f64::from(wall.shape.0.max(1)) / f64::from(wall.shape.1.max(1));
+    let picture = |cell_width: f64, cell_height: f64| cell_width.min(cell_height * shape);
+    let columns = best_columns(wall, count);
+    let count = u32::try_from(count).ok()?;
+    let even = picture(width / f64::from(columns), height / f64::from(count.div_ceil(columns)));
+    let mut best = (even * even * f64::from(count) * (1.0 + SAME), None);
+    for rows in 2..=count.min(MAX_CELLS) {
+        let (few, longer) = (count / rows, count % rows);
+        if longer == 0 || few >= MAX_CELLS {
+            continue;
+        }
+        let shorter = rows - longer;
+        let share = row_share(few, shorter, longer);
+        let wide = |tiles: u32| picture(width / f64::from(tiles), height * share / f64::from(tiles));
+        let (large, small) = (wide(few), wide(few + 1));
+        let shown = large * large * f64::from(few * shorter) + small * small * f64::from((few + 1) * longer);
+        if small >= even * (1.0 - SAME) && shown > best.0 {
+            best = (shown, Some((few, shorter, longer)));
+        }
+    }
+    let (few, shorter, longer) = best.1?;
+    Some([vec![few; shorter as usize], vec![few + 1; longer as usize]].concat())
+}
+
+/// Height of a row with a single tile, were there one, where rows are as high as their tiles are wide.
+fn row_share(few: u32, shorter: u32, longer: u32) -> f64 {
+    1.0 / (f64::from(shorter) / f64::from(few) + f64::from(longer) / f64::from(few + 1))
+}
+
+/// Rows of the full width, each as high as suits its number of tiles.
+fn fill_rows(wall: &Wall, rows: &[u32]) -> Vec<Area> {
+    let count = rows.len() as u32;
+    let most = rows.iter().copied().max().unwrap_or(1);
+    let gap = gap(wall, most, count);
+    let room = f64::from(wall.height.saturating_sub(gap * (count + 1)));
+    let parts: f64 = rows.iter().map(|tiles| 1.0 / f64::from(*tiles)).sum();
+    let heights: Vec<u32> =
+        rows.iter().map(|tiles| (room / (f64::from(*tiles) * parts)) as u32 & !1).collect();
+    let used = heights.iter().sum::<u32>() + gap * (count - 1);
+    let mut top = (wall.height.saturating_sub(used) / 2) & !1;
+    let mut areas = Vec::new();
+    for (tiles, height) in rows.iter().zip(heights) {
+        let width = size(wall.width, *tiles, gap);
+        let cells = Cells { left: start(wall.width, width, *tiles, gap), top, width, height, gap };
+        areas.extend((0..*tiles).map(|column| cells.area(column, 0, 1, 1)));
+        top += height + gap;
+    }
+    areas
+}
+
 /// Cells of one size with equal gaps; what does not divide evenly is left over on both sides alike.
 struct Cells {
     left: u32,
@@ -97,17 +159,11 @@ struct Cells {
 
 impl Cells {
     fn new(wall: &Wall, columns: u32, rows: u32) -> Self {
-        // A wall full of gaps shows nothing.
-        let least = wall.width.min(wall.height) / (4 * (columns.max(rows) + 1));
-        let gap = wall.spacing.min(least) & !1;
-        let size = |length: u32, count: u32| (length.saturating_sub(gap * (count + 1)) / count) & !1;
-        let (width, height) = (size(wall.width, columns), size(wall.height, rows));
-        let start = |length: u32, size: u32, count: u32| {
-            (length.saturating_sub(count * size + (count - 1) * gap) / 2) & !1
-        };
+        let gap = gap(wall, columns, rows);
+        let (width, height) = (size(wall.width, columns, gap), size(wall.height, rows, gap));
         Self {
-            left: start(wall.width, width, columns),
-            top: start(wall.height, height, rows),
+            left: start(wall.width, width, columns, gap),
+            top: start(wall.height, height, rows, gap),
             width,
             height,
             gap,
@@ -125,6 +181,22 @@ impl Cells {
             row_span * self.height + (row_span - 1) * self.gap,
         )
     }
+}
+
+/// The gap that is asked for, as far as the wall has room: one full of gaps shows nothing.
+fn gap(wall: &Wall, columns: u32, rows: u32) -> u32 {
+    let least = wall.width.min(wall.height) / (4 * (columns.max(rows) + 1));
+    wall.spacing.min(least) & !1
+}
+
+/// Length of each of `count` cells.
+fn size(length: u32, count: u32, gap: u32) -> u32 {
+    (length.saturating_sub(gap * (count + 1)) / count) & !1
+}
+
+/// Where the first of them begins, so that what is left over is on both sides alike.
+fn start(length: u32, size: u32, count: u32, gap: u32) -> u32 {
+    (length.saturating_sub(count * size + (count - 1) * gap) / 2) & !1
 }
 
 /// One large tile; the others down its right side and then along its lower side. The cells have the wall's own

@@ -16,17 +16,57 @@ fn at(column: u32, row: u32) -> Position {
 
 #[test]
 fn automatic_columns_make_the_tiles_largest() {
-    for (count, columns) in [(1, 1), (2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (7, 3), (9, 3), (12, 4), (16, 4)]
-    {
+    for (count, columns) in [(1, 1), (2, 2), (3, 2), (4, 2), (6, 3), (7, 3), (9, 3), (12, 4), (16, 4)] {
         let areas = arrange(&wall(Layout::Grid, 0, 0), &tiles(count));
         let width = (1920 / columns) & !1;
         assert!(areas.iter().all(|area| area.width == width), "{count}: {areas:?}");
     }
     let small = Wall { width: 1280, height: 720, ..wall(Layout::Grid, 0, 0) };
-    assert_eq!(arrange(&small, &tiles(5))[0].width, 426, "no rounding decides");
+    assert_eq!(arrange(&small, &tiles(6))[0].width, 426, "no rounding decides");
     // A wall in portrait has one column of two.
     let tall = Wall { width: 1080, height: 1920, ..wall(Layout::Grid, 0, 0) };
     assert_eq!(arrange(&tall, &tiles(2)), [Area::new(0, 0, 1080, 960), Area::new(0, 960, 1080, 960)]);
+}
+
+/// Share of a wall that pictures of its shape cover.
+fn covered(wall: &Wall, areas: &[Area]) -> f64 {
+    let picture = |area: &Area| {
+        let placed = place(Fit::Letterbox, *area, wall.shape.0, wall.shape.1, (1, 1)).unwrap().target;
+        f64::from(placed.width) * f64::from(placed.height)
+    };
+    areas.iter().map(picture).sum::<f64>() / (f64::from(wall.width) * f64::from(wall.height))
+}
+
+#[test]
+fn rows_of_different_numbers_leave_less_of_the_wall_black() {
+    let wide = wall(Layout::Grid, 0, 0);
+    let tall = Wall { width: 1080, height: 1920, ..wide };
+    let still = Wall { shape: (4, 3), ..wide };
+    for (wall, rows, least) in [
+        (wide, vec![2, 3], 0.83),
+        (wide, vec![3, 3, 4], 0.91),
+        (wide, vec![3, 4, 4], 0.83),
+        (wide, vec![4, 4, 4, 5], 0.94),
+        // Pictures of 4:3 are bound by their height: the grid shows them larger.
+        (still, vec![3, 2], 0.74),
+        // Where the pictures of a longer row would be smaller than in a grid, the grid stays.
+        (wide, vec![2, 1], 0.75),
+        (wide, vec![3, 3, 1], 0.77),
+        (wide, vec![3, 3, 2], 0.88),
+        (wide, vec![4, 4, 4, 1], 0.81),
+        (tall, vec![1, 1, 1, 1, 1], 0.63),
+    ] {
+        let count: usize = rows.iter().sum();
+        let areas = arrange(&wall, &tiles(count));
+        let found: Vec<usize> = areas.chunk_by(|a, b| a.y == b.y).map(<[Area]>::len).collect();
+        assert_eq!(found, rows, "{wall:?}: {areas:?}");
+        let share = covered(&wall, &areas);
+        assert!((least..least + 0.02).contains(&share), "{rows:?}: {share}");
+    }
+    let areas = arrange(&Wall { spacing: 4, ..wide }, &tiles(5));
+    assert_eq!((areas[0].x, areas[1].x - areas[0].right(), areas[2].y - areas[0].bottom()), (4, 4, 4));
+    // Who asks for columns gets them.
+    assert!(arrange(&wall(Layout::Grid, 3, 0), &tiles(5)).iter().all(|area| area.width == 640));
 }
 
 #[test]

@@ -386,9 +386,7 @@ impl Shared {
 
     /// Publishes and gives the metrics.
     pub fn publish_metrics(&self) -> Value {
-        let streams = self.element().map_or_else(Vec::new, |element| {
-            surroundings::metrics(&surroundings::find(element.upcast_ref()))
-        });
+        let found = self.element().map_or_else(Vec::new, |element| surroundings::find(element.upcast_ref()));
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let id = self.id();
         let mut metrics = json!({
@@ -396,7 +394,7 @@ impl Shared {
             "kind": &self.kind,
             "timestamp": timestamp(now_ns()).to_string(),
             "uptime_s": (self.since.elapsed().as_secs_f64() * 10.0).round() / 10.0,
-            "streams": streams,
+            "streams": surroundings::metrics(&found),
             "commands": {
                 "received": get(&self.counters.received),
                 "completed": get(&self.counters.completed),
@@ -407,6 +405,7 @@ impl Shared {
         });
         if let Some(object) = metrics.as_object_mut() {
             object.extend(self.process());
+            object.extend(surroundings::wall(&found).map(|wall| ("wall".to_owned(), wall)));
         }
         if self.is_owner() {
             let payload = metrics.to_string().into_bytes();
