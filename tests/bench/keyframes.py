@@ -38,17 +38,19 @@ def main():
     parser.add_argument("--repeat", type=int, default=1, help="rounds; the median of each variant counts")
     parser.add_argument("--only", help="variants, as in the table, separated by semicolons")
     parser.add_argument("--plugin-path", help="folder with libgstnvr.so; default: the release build")
+    parser.add_argument("--video", help="what the cameras show; default: swdee_cars.mp4 of the shared test data")
     parser.add_argument("--json", help="also write the figures to this file")
     args = parser.parse_args()
 
     plugins = pathlib.Path(args.plugin_path) if args.plugin_path else common.program("libgstnvr.so", "gst-plugin-nvr").parent
+    video = args.video or common.data("videos/swdee_cars.mp4")
     chosen = {each.strip() for each in args.only.split(";")} if args.only else set(VARIANTS)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="nvr-bench-"))
     environment = {**os.environ, "GST_REGISTRY": str(folder / "registry.bin")}
     environment["GST_PLUGIN_PATH"] = f"{plugins}:{os.environ.get('GST_PLUGIN_PATH', '')}"
     figures = {name: [] for name in VARIANTS if name in chosen}
     with contextlib.ExitStack() as stack:
-        facts, _, _ = stack.enter_context(common.cameras(folder, args.cameras, []))
+        facts, _, _ = stack.enter_context(common.cameras(folder, args.cameras, [video] if video else []))
         for _ in range(args.repeat):
             for name in figures:
                 parts = [

@@ -73,6 +73,23 @@ fn forgotten_session() {
 }
 
 #[test]
+fn sessions_are_ended_with_teardown() {
+    // Cameras have few sessions, and keep those that nobody ended.
+    let Some((lab, uri)) = lab("") else { return };
+    let mut watch = Watch::play(&uri, |_| {});
+    watch.state("playing");
+    watch.pictures.more(5);
+    watch.source.set_property("uri", format!("{uri}?again"));
+    watch.state("connecting");
+    watch.state("playing");
+    let ended = |n: u64| lab.wait(0, PATIENCE, |counts| counts.requests("TEARDOWN") == n);
+    assert!(ended(1).is_some(), "another address: {:?}", lab.counts(0));
+    watch.pipeline.set_state(gst::State::Null).unwrap();
+    assert!(ended(2).is_some(), "the element stops: {:?}", lab.counts(0));
+    assert!(lab.wait(0, PATIENCE, |counts| counts.open == 0).is_some());
+}
+
+#[test]
 fn password_change_401() {
     let Some((lab, uri)) = lab("") else { return };
     lab.tell(0, "password old-sesame").unwrap();
@@ -86,7 +103,7 @@ fn password_change_401() {
     watch.state("unauthorised");
     // Two attempts: nobody is locked out by that.
     let counts = lab.counts(0);
-    assert_eq!(counts.connections, 3, "{counts:?}");
+    assert_eq!((counts.connections, counts.wrong_passwords), (3, 2), "{counts:?}");
     let more = lab.wait(0, LEFT_ALONE, |now| now.connections > counts.connections);
     assert!(more.is_none(), "a camera that refuses is left alone: {more:?}");
     // A new password is tried at once.

@@ -12,13 +12,17 @@ const LAG: Duration = Duration::from_secs(5);
 fn sps_change_resolution_change() {
     each(&["h264", "h265", "mjpeg"], |codec| {
         let Some((lab, uri)) = lab(codec) else { return };
-        let mut watch = Watch::play(&uri, |_| {});
+        let mut watch = Watch::new(&uri, |_| {});
+        // Whoever records sees the new parameters as new caps.
+        let units = watch.request("encoded");
+        watch.pipeline.set_state(gst::State::Playing).unwrap();
         watch.state("playing");
         watch.pictures.more(5);
         for (size, width) in [("480x270", 480), ("160x120", 160)] {
             lab.tell(0, &format!("resize {size}")).unwrap();
-            let from = watch.pictures.count();
-            watch.pictures.wait(size, from, |new| new.iter().filter(|p| p.width == width).count() > 5);
+            for pad in [&watch.pictures, &units] {
+                pad.wait(size, 0, |all| all.iter().filter(|p| p.width == width).count() > 5);
+            }
         }
         assert_eq!(lab.counts(0).connections, 1, "{codec}: {:?}", watch.said);
         watch.check(LAG);
@@ -51,11 +55,28 @@ fn no_or_late_audio() {
     each(&["none", "pcma", "pcmu", "aac", "opus"], |audio| {
         let Some((lab, uri)) = lab(&format!("audio={audio}")) else { return };
         lab.tell(0, "mute audio").unwrap();
-        let mut watch = Watch::play(&uri, |_| {});
+        let mut watch = Watch::new(&uri, |_| {});
+        let (units, sound) = (watch.request("encoded"), watch.request("audio"));
+        watch.pipeline.set_state(gst::State::Playing).unwrap();
         watch.state("playing");
         watch.pictures.more(10);
+        units.more(10);
+        assert_eq!(sound.count(), 0, "{audio}: there is none yet");
         lab.tell(0, "clear").unwrap();
+        if audio != "none" {
+            sound.more(20);
+        }
         watch.pictures.more(10);
+        units.more(10);
+        let packets = sound.all();
+        assert_eq!(packets.is_empty(), audio == "none", "{audio}");
+        for pair in packets.windows(2) {
+            assert!(pair[0].pts < pair[1].pts, "{audio}: time went back or stood still: {pair:?}");
+        }
+        for packet in &packets {
+            let off = Duration::from(packet.now.absdiff(packet.pts));
+            assert!(off <= LAG, "{audio}: {off:?} between a packet's time and its coming");
+        }
         assert_eq!(lab.counts(0).connections, 1, "{audio}: {:?}", watch.said);
         watch.check(LAG);
     });

@@ -135,6 +135,12 @@ pub struct Watch {
 
 impl Watch {
     pub fn play(uri: &str, set_up: impl FnOnce(&gst::Element)) -> Self {
+        let watch = Self::new(uri, set_up);
+        watch.pipeline.set_state(gst::State::Playing).unwrap();
+        watch
+    }
+
+    pub fn new(uri: &str, set_up: impl FnOnce(&gst::Element)) -> Self {
         init();
         let pipeline = gst::Pipeline::new();
         let source = gst::ElementFactory::make("nvrsrc").property("uri", uri).build().unwrap();
@@ -143,8 +149,19 @@ impl Watch {
         pipeline.add_many([&source, &sink]).unwrap();
         source.link(&sink).unwrap();
         let pictures = Pictures::of(&source.static_pad("video").unwrap());
-        pipeline.set_state(gst::State::Playing).unwrap();
         Self { pipeline, source, pictures, said: Vec::new() }
+    }
+
+    /// Requests another pad; gives what comes out of it.
+    pub fn request(&self, name: &str) -> Arc<Pictures> {
+        let sink = gst::ElementFactory::make("fakesink").property("sync", false).property("async", false);
+        let sink = sink.build().unwrap();
+        self.pipeline.add(&sink).unwrap();
+        sink.sync_state_with_parent().unwrap();
+        let pad = self.source.request_pad_simple(name).expect("a pad");
+        let units = Pictures::of(&pad);
+        pad.link(&sink.static_pad("sink").unwrap()).unwrap();
+        units
     }
 
     /// Waits for a state of the camera; gives its reason.

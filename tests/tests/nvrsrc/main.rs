@@ -2,6 +2,7 @@
 
 mod branches;
 mod codecs;
+mod hardware;
 mod player;
 
 use std::{

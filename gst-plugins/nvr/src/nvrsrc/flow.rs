@@ -65,6 +65,8 @@ pub struct Stream {
     pub meter: RateMeter,
     /// Running time of the last picture.
     pub last_time: Option<gst::ClockTime>,
+    /// Number of the last picture.
+    pub last_id: Option<u64>,
     /// Whether the events that open the stream are out.
     pub opened: bool,
     pub caps: Option<gst::Caps>,
@@ -218,14 +220,20 @@ pub fn capture_time(
 ) -> CaptureTime {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
     let transit = now.saturating_sub(time).min(TRANSIT_LIMIT);
-    let arrival = wall.saturating_sub(transit.nseconds());
+    let (capture, refused) = believe(known, wall.saturating_sub(transit.nseconds()));
+    if refused {
+        Counters::add(&flow.counters.clock_refused, 1);
+    }
+    capture
+}
+
+/// When a unit was taken that arrived at `arrival` by this host's clock, and whether the camera's was not believed.
+fn believe(known: Option<CaptureTime>, arrival: u64) -> (CaptureTime, bool) {
     match known {
-        Some(known) if known.clock == Clock::Ntp && known.unix_ns.abs_diff(arrival) > CLOCK_LIMIT_NS => {
-            Counters::add(&flow.counters.clock_refused, 1);
-            CaptureTime { unix_ns: arrival, clock: Clock::Arrival }
+        Some(known) if known.clock != Clock::Ntp || known.unix_ns.abs_diff(arrival) <= CLOCK_LIMIT_NS => {
+            (known, false)
         }
-        Some(known) => known,
-        None => CaptureTime { unix_ns: arrival, clock: Clock::Arrival },
+        known => (CaptureTime { unix_ns: arrival, clock: Clock::Arrival }, known.is_some()),
     }
 }
 
@@ -277,5 +285,36 @@ impl Timeline {
     /// Running time outside, now.
     pub fn now(&self) -> Option<gst::ClockTime> {
         self.element.upgrade()?.current_running_time()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Running time comes from a clock that nobody can set; the host's time of day only says when a picture was taken.
+    #[test]
+    fn host_clock_step() {
+        const SECOND: u64 = 1_000_000_000;
+        const HOUR: u64 = 3600 * SECOND;
+        let began = 1_790_000_000 * SECOND;
+        // By how much this host's clock is wrong, and whether the camera's is believed then.
+        for (second, (off, believed)) in
+            [(0_i64, true), (-5, true), (9, true), (3600, false), (-3600, false), (0, true)]
+                .into_iter()
+                .enumerate()
+        {
+            let taken = began + HOUR * second as u64;
+            let arrival = (taken + SECOND / 5).saturating_add_signed(off * SECOND as i64);
+            let camera = CaptureTime { unix_ns: taken, clock: Clock::Ntp };
+            let (capture, refused) = believe(Some(camera), arrival);
+            assert_eq!(refused, !believed, "{off} s");
+            let expected =
+                if believed { camera } else { CaptureTime { unix_ns: arrival, clock: Clock::Arrival } };
+            assert_eq!(capture, expected, "{off} s");
+            // Without a camera's clock there is this host's, whatever it says.
+            let (capture, refused) = believe(None, arrival);
+            assert_eq!((capture.unix_ns, capture.clock, refused), (arrival, Clock::Arrival, false));
+        }
     }
 }

@@ -8,6 +8,7 @@ mod flow;
 mod gate;
 mod imp;
 mod lane;
+mod login;
 mod outlet;
 mod pads;
 mod session;

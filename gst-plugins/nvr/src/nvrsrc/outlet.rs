@@ -83,8 +83,11 @@ impl Outlet {
         let (Some(now), Some(caps)) = (self.timeline.now(), caps) else { return Ok(gst::FlowSuccess::Ok) };
         let time = time.unwrap_or(now);
 
+        // Numbers grow with pictures that were skipped before the decoder as well as with those dropped after it.
+        let counted = decoded - 1 + flow.counters.skipped.load(Ordering::Relaxed);
+        let number = meta::facts(&buffer).frame_id.unwrap_or(counted);
         let mut events = Vec::new();
-        let (time, discont) = {
+        let (time, frame_id, discont) = {
             let mut stream = flow.stream.lock();
             stream.discont |= first;
             stream.meter.add(time.nseconds());
@@ -99,15 +102,16 @@ impl Outlet {
                 _ => time,
             };
             stream.last_time = Some(time);
+            // Units are numbered as they come, and B-frames come after what is shown after them.
+            let frame_id = stream.last_id.map_or(number, |last| number.max(last + 1));
+            stream.last_id = Some(frame_id);
             self.open(&mut stream, &caps, &mut events);
-            (time, std::mem::take(&mut stream.discont))
+            (time, frame_id, std::mem::take(&mut stream.discont))
         };
         for event in events {
             flow.pad.push_event(event);
         }
 
-        // Numbers grow with pictures that were skipped before the decoder as well as with those dropped after it.
-        let frame_id = decoded - 1 + flow.counters.skipped.load(Ordering::Relaxed);
         let mut buffer = buffer;
         {
             let buffer = buffer.make_mut();
@@ -167,7 +171,7 @@ impl Outlet {
         }
     }
 
-    /// The number of the picture and when it was taken: what was noted as it came, also where a decoder lost that.
+    /// The number of the picture and when it was taken, also where a decoder lost what was noted as it came.
     fn facts(
         &self,
         buffer: &gst::BufferRef,
@@ -177,7 +181,7 @@ impl Outlet {
     ) -> FrameFacts {
         let known = meta::facts(buffer);
         FrameFacts {
-            frame_id: Some(known.frame_id.unwrap_or(frame_id)),
+            frame_id: Some(frame_id),
             capture: Some(capture_time(&self.flow, known.capture, time, now)),
             analysis: None,
         }

@@ -13,6 +13,7 @@ use gst::{glib, prelude::*};
 use super::{
     TlsValidation,
     address::Remote,
+    login,
     session::{Plan, Session, SessionError, Shared},
 };
 
@@ -33,8 +34,10 @@ impl Session {
             .property("add-reference-timestamp-meta", true)
             .build()?;
         if let Some(user) = &remote.user {
+            let password = remote.password.as_deref().unwrap_or_default();
             source.set_property("user-id", user);
-            source.set_property("user-pw", remote.password.as_deref().unwrap_or_default());
+            source.set_property("user-pw", password);
+            login::once(&source, password);
         }
         if plan.tls_validation == TlsValidation::None {
             source.set_property_from_str("tls-validation-flags", "no-flags");
