@@ -28,8 +28,12 @@ build: ## Release build: libgstnvr.so and nvr-launch
 	$(CARGO) build --release --locked -p gst-plugin-nvr -p nvr-launch $(FEATURES)
 
 .PHONY: demo
-demo: setup ## Built-in cameras, model and broker: events on the terminal and a picture (DEMO_ARGS=…)
+demo: setup ## Built-in cameras, model and broker: events on the terminal and a picture of the wall (DEMO_ARGS=…)
 	$(CARGO) run --release --locked -p nvr-launch $(FEATURES) -- demo $(DEMO_ARGS)
+
+.PHONY: demo-picture
+demo-picture: ## Make the README's picture anew
+	$(MAKE) demo DEMO_ARGS='--quiet --picture docs/images/demo.png'
 
 .PHONY: test
 test: setup-dev fmt-check clippy doc deny doctest nextest ## Everything that has to pass before a change lands

@@ -21,3 +21,4 @@ pub mod runtime;
 pub mod site;
 pub mod template;
 pub mod values;
+pub mod wall;

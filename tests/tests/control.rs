@@ -8,7 +8,7 @@ use std::{
 use nvr_core::command::State;
 use nvr_tests::{
     control::{Operator, PATIENCE, Process, launcher, runtime, second_model},
-    mosquitto::{Access, Mosquitto},
+    mosquitto::{Access, Mosquitto, PASSWORD},
     plugin::PluginFolder,
 };
 use serde_json::json;
@@ -458,6 +458,24 @@ fn an_application_of_ones_own_stands_behind_the_element() {
     assert_eq!(process.wait(), Some(0), "{}", process.log());
 }
 
+/// Publishes on a connection of its own, whether that is allowed or not.
+fn publish_as(broker: &Mosquitto, user: &str, topic: &str, payload: &str, retain: bool) {
+    let mut options = rumqttc::MqttOptions::new(format!("{user}-once"), "127.0.0.1", broker.port());
+    options.set_credentials(user, PASSWORD);
+    let (client, mut connection) = rumqttc::Client::new(options, 10);
+    client.publish(topic, rumqttc::QoS::AtMostOnce, retain, payload).unwrap();
+    client.disconnect().unwrap();
+    let mut sent = false;
+    for event in connection.iter() {
+        match event.unwrap() {
+            rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(_)) => sent = true,
+            rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => break,
+            _ => {}
+        }
+    }
+    assert!(sent, "{user} {topic}");
+}
+
 #[test]
 fn the_sample_of_rights_lets_each_user_do_its_part() {
     let Some(broker) = Mosquitto::start(Access::Acl) else { return };
@@ -469,17 +487,18 @@ fn the_sample_of_rights_lets_each_user_do_its_part() {
     // Viewers see everything and move nothing; who publishes camera data cannot command either.
     let mut viewer = Operator::new(&broker.url_for("viewer"), &["nvr/detections/+"]);
     viewer.until("events", |viewer| !viewer.on("nvr/detections/0").is_empty());
-    let command =
-        json!({"command": "set_fps", "params": {"max_fps": 9}, "request_id": "forbidden"}).to_string();
-    let camera = Operator::new(&broker.url_for("camera"), &[]);
-    for operator in [&viewer, &camera] {
-        operator.client.publish("nvr/control/commands", command.clone().into_bytes(), false);
-        operator.client.publish("nvr/control/commands", br#"{"command":"stop"}"#.to_vec(), false);
-        operator.client.flush();
+    let command = json!({"command": "set_fps", "params": {"max_fps": 9}}).to_string();
+    for (user, topic, payload, retain) in [
+        ("viewer", "nvr/control/commands", command.as_str(), false),
+        ("camera", "nvr/control/commands", command.as_str(), false),
+        ("viewer", "nvr/control/commands", r#"{"command":"stop"}"#, false),
+        ("camera", "nvr/control/commands", r#"{"command":"stop"}"#, false),
+        ("viewer", "nvr/detections/0", r#"{"forged":true}"#, false),
+        ("viewer", "nvr/control/status/proc-a", "", true),
+        ("control", "nvr/detections/0", r#"{"forged":true}"#, false),
+    ] {
+        publish_as(&broker, user, topic, payload, retain);
     }
-    viewer.client.publish("nvr/detections/0", br#"{"forged":true}"#.to_vec(), false);
-    viewer.client.publish("nvr/control/status/proc-a", Vec::new(), true);
-    viewer.client.flush();
     // The broker has answered all of that by the time this is answered.
     control.tell("proc-a", r#"{"command":"status"}"#).unwrap();
     assert_eq!(control.client.statuses["proc-a"].parameters["max_fps"], json!(3.0));
@@ -516,4 +535,76 @@ fn no_password_leaves_the_process() {
     assert!(leaks.is_empty(), "{leaks:?}");
     assert!(!status.contains("geheim") && !status.contains("p@ss") && !status.contains("p%40ss"), "{status}");
     assert!(!process.log().contains("geheim"), "{}", process.log());
+}
+
+#[test]
+fn a_wall_takes_commands_and_publishes_its_statistics() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let url = broker.url();
+    let args = [
+        "wall",
+        "--instance-id",
+        "wall-1",
+        "--streams",
+        "0,1",
+        "--uri",
+        CAMERA,
+        "--broker",
+        &url,
+        "--uri-schemes",
+        "rtsp,testsrc",
+        "--output",
+        "none",
+        "--width",
+        "320",
+        "--height",
+        "240",
+        "--fps",
+        "10",
+    ];
+    let mut process = Process::start(launch(&args));
+    let mut operator = Operator::new(&url, &["nvr/status/metrics/+"]);
+    assert_eq!(operator.playing("wall-1", 2).kind, "wall");
+    for (command, parameter, value) in [
+        (r#"{"command":"set","params":{"columns":2,"show_labels":false}}"#, "columns", json!(2)),
+        (r#"{"command":"set","params":{"layout":"focus","focus":1}}"#, "focus", json!(1)),
+        (r#"{"command":"set","params":{"ttl":3000}}"#, "ttl", json!(3000)),
+    ] {
+        operator.tell("wall-1", command).unwrap();
+        operator.until(command, |operator| operator.client.statuses["wall-1"].parameters[parameter] == value);
+    }
+    assert!(
+        operator.tell("wall-1", r#"{"command":"set","params":{"columns":65}}"#).unwrap_err().contains("64")
+    );
+    let add = json!({"command": "add_stream", "params": {"source_id": 7, "uri": CAMERA, "name": "Gate"}});
+    operator.tell("wall-1", &add.to_string()).unwrap();
+
+    // Asks until what is waited for is in the numbers.
+    let metrics = |operator: &mut Operator, what: &str, done: &dyn Fn(&serde_json::Value) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            operator.heard.clear();
+            operator.tell("wall-1", r#"{"command":"metrics"}"#).unwrap();
+            operator.until("metrics", |operator| !operator.on("nvr/status/metrics/wall-1").is_empty());
+            let found = operator.on("nvr/status/metrics/wall-1").remove(0);
+            if done(&found["wall"]) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{what}: {found}");
+        }
+    };
+    let tiles = |wall: &serde_json::Value| -> Vec<u64> {
+        let tiles = wall["tiles"].as_array().into_iter().flatten();
+        let shown = tiles.filter(|tile| tile["shown"].as_u64() > Some(0));
+        shown.filter_map(|tile| tile["source_id"].as_u64()).collect()
+    };
+    let found = metrics(&mut operator, "three tiles", &|wall| tiles(wall) == [0, 1, 7]);
+    assert!(found["wall"]["frames"].as_u64() > Some(0), "{found}");
+    assert_eq!(found["streams"].as_array().map(Vec::len), Some(3), "{found}");
+
+    operator.tell("wall-1", r#"{"command":"remove_stream","params":{"source_id":0}}"#).unwrap();
+    metrics(&mut operator, "two tiles", &|wall| tiles(wall) == [1, 7]);
+    operator.tell("wall-1", r#"{"command":"stop"}"#).unwrap();
+    operator.state("wall-1", State::Stopped);
+    assert_eq!(process.wait(), Some(0), "{}", process.log());
 }

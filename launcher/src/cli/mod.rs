@@ -157,16 +157,28 @@ pub(crate) fn init_gstreamer() -> Result<(), Failure> {
         message: format!("GStreamer does not start: {error}"),
     };
     gst::init().map_err(|error| fail(&error))?;
-    REGISTERED.get_or_init(gstnvr::plugin_register_static).clone().map_err(|error| fail(&error))
+    REGISTERED
+        .get_or_init(|| gstnvr::plugin_register_static().and_then(|()| crate::wall::register()))
+        .clone()
+        .map_err(|error| fail(&error))
 }
 
 fn completion(matches: &ArgMatches) {
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
-        // Completes commands and their options; a graph's own flags are known once the graph is.
-        let graphs = SHIPPED.iter().map(|graph| Command::new(graph.name).about("Run this graph"));
-        let mut command = command().override_usage("nvr-launch COMMAND").subcommands(graphs);
-        clap_complete::generate(*shell, &mut command, "nvr-launch", &mut std::io::stdout());
+        print!("{}", completion_script(*shell));
     }
+}
+
+fn completion_script(shell: clap_complete::Shell) -> String {
+    // Completes commands and their options; a graph's own flags are known once the graph is.
+    let graphs = SHIPPED.iter().map(|graph| Command::new(graph.name).about("Run this graph"));
+    let mut command = command().override_usage("nvr-launch COMMAND").subcommands(graphs);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "nvr-launch", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    // For bash, clap_complete names a program with a hyphen in one way where it sets the name and in another where it
+    // looks for it, so that nothing below the first word would be completed.
+    script.replace("nvr__subcmd__launch", "nvr__launch")
 }
 
 fn list() -> CommandResult {
@@ -175,4 +187,20 @@ fn list() -> CommandResult {
         println!("{:<12} {}", shipped.name, graph.summary);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_for_bash_knows_every_command_that_it_finds() {
+        let script = completion_script(clap_complete::Shell::Bash);
+        let found: Vec<_> =
+            script.lines().filter_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix('"')).collect();
+        assert!(found.len() > 20 && found.iter().any(|name| name.ends_with("ctl__subcmd__set__subcmd__fps")));
+        for name in found.iter().filter(|name| !name.is_empty()) {
+            assert!(script.lines().any(|line| line.trim() == format!("{name})")), "{name}");
+        }
+    }
 }

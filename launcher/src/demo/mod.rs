@@ -1,11 +1,8 @@
-//! `nvr-launch demo`: built-in cameras, the real processor graph, a built-in broker, and a picture as proof.
+//! `nvr-launch demo`: built-in cameras, the shipped processor and wall, a built-in broker, and a picture as proof.
 //!
-//! The cameras are an RTSP server of this process; the graph, its events and the broker are those of real use,
-//! over real sockets. What the picture shows comes from the events, drawn on the frames they name.
+//! The cameras are an RTSP server of this process; the graphs, the events and the broker are those of real use, over
+//! real sockets. The wall knows nothing of the processor but its events: the picture is what any wall would show.
 
-mod canvas;
-mod font;
-mod frames;
 mod listener;
 mod picture;
 mod report;
@@ -19,7 +16,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use nvr_core::scene::SceneKind;
 
-use self::{frames::FrameTap, listener::Listener, report::Report};
+use self::{listener::Listener, report::Report};
 use crate::{
     broker::Broker,
     cli::{CommandResult, Failure, init_gstreamer},
@@ -36,6 +33,10 @@ const HEIGHT: u32 = 360;
 /// Frames per second of a built-in camera.
 const CAMERA_FPS: u32 = 15;
 const TOPIC_PREFIX: &str = "nvr";
+/// Size of the wall.
+const WALL: (u32, u32) = (1280, 720);
+/// How long the wall's pictures wait for their boxes: a small machine does everything at once here.
+const WALL_WAIT_MS: u32 = 500;
 
 pub(crate) fn command() -> Command {
     let number = |name: &'static str, range: std::ops::RangeInclusive<i64>, default: &'static str| {
@@ -59,7 +60,7 @@ pub(crate) fn command() -> Command {
                 .value_name("FILE")
                 .value_parser(clap::value_parser!(PathBuf))
                 .default_value("demo.png")
-                .help("Where to write a picture of every camera with the boxes of its events"),
+                .help("Where to write a picture of the wall"),
         )
         .arg(
             Arg::new("keep-running")
@@ -150,31 +151,52 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     for (id, uri) in uris.iter().enumerate() {
         println!("camera {id}  {uri}");
     }
-    let plan = plan(&options, &broker, &uris)?;
+    let plan = processor(&options, &broker, &uris)?;
+    let wall = wall(&broker, &uris)?;
     let listener = Listener::start(broker.address(), TOPIC_PREFIX).map_err(cannot_start)?;
 
     let started = Instant::now();
-    let mut instance = Instance::new(plan).map_err(start_failure)?;
-    let handle = instance.handle();
+    let (analysed, handle, _) = launch(plan)?;
     process::stop_on_signals(handle.clone()).map_err(Failure::failed)?;
-    let control = crate::control::Control::attach(&instance);
-    instance.start().map_err(start_failure)?;
-    control.ready();
-    let tap = FrameTap::new(instance.pipeline().clone());
-    let runner = thread::Builder::new()
-        .name("instance".into())
-        .spawn(move || instance.run())
-        .map_err(|error| cannot_start(error.to_string()))?;
-
-    let result = watch(&options, &listener, &tap, &handle, started);
+    let (result, wall) = match launch(wall) {
+        Ok(wall) => (watch(&options, &listener, &wall.2, &handle, started), Some(wall)),
+        Err(failure) => (Err(failure), None),
+    };
     handle.stop();
-    let outcome = runner.join().unwrap_or_else(|_| Outcome::Failed("the instance panicked".into()));
+    let mut outcome = ended(analysed);
+    if let Some((runner, handle, _)) = wall {
+        handle.stop();
+        let shown = ended(runner);
+        if matches!(outcome, Outcome::Finished) {
+            outcome = shown;
+        }
+    }
     drop(cameras);
     match (result, outcome) {
         (Err(failure), _) => Err(failure),
         (Ok(()), Outcome::Failed(message)) => Err(Failure::failed(message)),
         (Ok(()), Outcome::Finished) => Ok(()),
     }
+}
+
+type Launched = (thread::JoinHandle<Outcome>, Handle, gst::Pipeline);
+
+/// An instance in a thread of its own.
+fn launch(plan: Plan) -> Result<Launched, Failure> {
+    let mut instance = Instance::new(plan).map_err(start_failure)?;
+    let (handle, pipeline) = (instance.handle(), instance.pipeline().clone());
+    let control = crate::control::Control::attach(&instance);
+    instance.start().map_err(start_failure)?;
+    control.ready();
+    let runner = thread::Builder::new()
+        .name("instance".into())
+        .spawn(move || instance.run())
+        .map_err(|error| Failure { code: process::START, message: error.to_string() })?;
+    Ok((runner, handle, pipeline))
+}
+
+fn ended(runner: thread::JoinHandle<Outcome>) -> Outcome {
+    runner.join().unwrap_or_else(|_| Outcome::Failed("the instance panicked".into()))
 }
 
 fn start_failure(error: StartError) -> Failure {
@@ -205,19 +227,39 @@ fn built_in_cameras(count: u32) -> anyhow::Result<(RtspServer, Vec<String>)> {
 }
 
 /// The shipped processor graph with the demo's values.
-fn plan(options: &Options, broker: &Broker, uris: &[String]) -> Result<Plan, Failure> {
-    let graph = Graph::load("processor").map_err(Failure::failed)?;
+fn processor(options: &Options, broker: &Broker, uris: &[String]) -> Result<Plan, Failure> {
+    let values = [("model", options.model.clone()), ("max_fps", options.max_fps.clone())];
+    plan("processor", "demo", &values, broker, uris)
+}
+
+/// The shipped wall graph; its pictures end in a sink that keeps the last one.
+fn wall(broker: &Broker, uris: &[String]) -> Result<Plan, Failure> {
     let values = [
-        ("model", options.model.clone()),
-        ("max_fps", options.max_fps.clone()),
-        ("broker", broker.uri()),
-        ("topic_prefix", TOPIC_PREFIX.into()),
+        ("output", "none".into()),
+        ("width", WALL.0.to_string()),
+        ("height", WALL.1.to_string()),
+        ("fps", CAMERA_FPS.to_string()),
+        ("sync", "timestamp".into()),
+        ("max_wait", WALL_WAIT_MS.to_string()),
     ];
+    plan("wall", "demo-wall", &values, broker, uris)
+}
+
+fn plan(
+    graph: &str,
+    instance_id: &str,
+    values: &[(&str, String)],
+    broker: &Broker,
+    uris: &[String],
+) -> Result<Plan, Failure> {
+    let graph = Graph::load(graph).map_err(Failure::failed)?;
+    let shared = [("broker", broker.uri()), ("topic_prefix", TOPIC_PREFIX.into())];
+    let values = values.iter().cloned().chain(shared);
     let command_line = CommandLine {
-        values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        values: values.map(|(name, value)| (name.to_owned(), value)).collect(),
         camera_values: (0..).zip(uris).map(|(id, uri)| ((id, "uri".to_owned()), uri.clone())).collect(),
-        streams: Some((0..options.cameras).collect()),
-        instance_id: Some("demo".into()),
+        streams: Some((0..).zip(uris).map(|(id, _)| id).collect()),
+        instance_id: Some(instance_id.into()),
     };
     // The demo is the same everywhere: the environment does not count.
     Plan::resolve(graph, None, &|_| None, &command_line).map_err(Failure::usage)
@@ -227,15 +269,16 @@ fn plan(options: &Options, broker: &Broker, uris: &[String]) -> Result<Plan, Fai
 fn watch(
     options: &Options,
     listener: &Listener,
-    tap: &FrameTap,
+    wall: &gst::Pipeline,
     handle: &Handle,
     started: Instant,
 ) -> CommandResult {
     let mut report = Report::new(options.cameras);
     let mut deadline = started + FIRST_EVENT;
     let mut result = None;
+    // The moment at which most is to be seen, on as many cameras as possible.
+    let mut best: Option<((usize, usize), gst::Sample)> = None;
     loop {
-        tap.attach(options.cameras);
         if let Some(event) = listener.next(Duration::from_millis(200)) {
             if report.events() == 0 {
                 deadline = Instant::now() + Duration::from_secs(options.seconds.into());
@@ -244,13 +287,21 @@ fn watch(
             if !options.quiet {
                 println!("{}", report::line(&event));
             }
-            let frame = tap.take(event.source_id, event.frame_id);
-            report.add(event, frame);
+            report.add(&event);
+        }
+        let busy = report.busy();
+        if result.is_none()
+            && best.as_ref().is_none_or(|(before, _)| busy >= *before)
+            && picture::is_complete(wall)
+            && let Some(picture) = picture::last(wall)
+        {
+            best = Some((busy, picture));
         }
         // No answer: the instance has ended, by a signal or by an error of its own.
         let ended = handle.snapshot().is_none();
         if (Instant::now() >= deadline && result.is_none()) || (ended && result.is_none()) {
-            result = Some(finish(options, &report));
+            let picture = best.take().map(|(_, picture)| picture).or_else(|| picture::last(wall));
+            result = Some(finish(options, &report, picture));
         }
         if ended || (result.is_some() && !options.keep_running) {
             return result.unwrap_or(Ok(()));
@@ -258,11 +309,10 @@ fn watch(
     }
 }
 
-fn finish(options: &Options, report: &Report) -> CommandResult {
+fn finish(options: &Options, report: &Report, picture: Option<gst::Sample>) -> CommandResult {
     println!("\n{}", report.summary());
-    let tiles = report.tiles();
-    if !tiles.is_empty() {
-        picture::write(&options.picture, &tiles, WIDTH, HEIGHT)
+    if let Some(picture) = picture {
+        picture::write(&options.picture, &picture)
             .map_err(|message| Failure::failed(format!("{}: {message}", options.picture.display())))?;
         println!("picture   {}", options.picture.display());
     }

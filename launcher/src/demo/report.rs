@@ -4,16 +4,13 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use nvr_core::event::DetectionEvent;
 
-/// An event with the frame that it names.
-pub(super) type Tile = (DetectionEvent, gst::Sample);
-
 #[derive(Default)]
 struct PerCamera {
     events: u64,
     detections: BTreeMap<String, u64>,
     latencies: Vec<f64>,
-    /// The frame with the most detections, for the picture.
-    best: Option<Tile>,
+    /// Objects in the newest event.
+    now: usize,
 }
 
 /// Counts for each camera.
@@ -33,7 +30,7 @@ impl Report {
         self.cameras.values().map(|camera| camera.events).sum()
     }
 
-    pub fn add(&mut self, event: DetectionEvent, frame: Option<gst::Sample>) {
+    pub fn add(&mut self, event: &DetectionEvent) {
         let Some(camera) = self.cameras.get_mut(&event.source_id) else { return };
         camera.events += 1;
         for detection in &event.detections {
@@ -42,16 +39,13 @@ impl Report {
         if camera.latencies.len() < SAMPLES {
             camera.latencies.extend(event.latency_ms);
         }
-        let enough =
-            camera.best.as_ref().is_none_or(|(best, _)| event.detections.len() >= best.detections.len());
-        if let Some(frame) = frame.filter(|_| enough) {
-            camera.best = Some((event, frame));
-        }
+        camera.now = event.detections.len();
     }
 
-    /// One tile for each camera that has a frame.
-    pub fn tiles(&self) -> Vec<&Tile> {
-        self.cameras.values().filter_map(|camera| camera.best.as_ref()).collect()
+    /// Cameras on which there is something at this moment, and how much there is on all of them.
+    pub fn busy(&self) -> (usize, usize) {
+        let now = self.cameras.values().map(|camera| camera.now);
+        (now.clone().filter(|objects| *objects > 0).count(), now.sum())
     }
 
     pub fn without_detections(&self) -> Vec<u32> {
@@ -126,6 +120,7 @@ mod tests {
                     confidence: 0.914,
                     bbox: BBox { x: 1.0, y: 2.0, width: 3.0, height: 4.0 },
                     tracker_id: None,
+                    zones: Vec::new(),
                 })
                 .collect(),
             fps: None,
@@ -137,9 +132,10 @@ mod tests {
     fn events_are_counted_for_their_camera() {
         let mut report = Report::new(2);
         for _ in 0..3 {
-            report.add(event(1, &["dog", "person"]), None);
+            report.add(&event(1, &["dog", "person"]));
         }
-        report.add(event(9, &["dog"]), None);
+        report.add(&event(9, &["dog"]));
+        assert_eq!(report.busy(), (1, 2));
         assert_eq!(report.events(), 3);
         assert_eq!(report.without_detections(), [0]);
         let summary = report.summary();

@@ -23,6 +23,10 @@ pub enum Kind {
     Enum {
         values: Vec<String>,
     },
+    /// A name that stands for pipeline text of the graph file.
+    Choice {
+        choices: BTreeMap<String, String>,
+    },
     /// Pipeline text. Only files and the command line may give it.
     Fragment,
 }
@@ -97,6 +101,9 @@ impl Param {
             Kind::Float { min, max } => format!("a number{}", range(*min, *max, f64::MIN, f64::MAX)),
             Kind::Bool => "true or false".into(),
             Kind::Enum { values } => format!("one of {}", values.join(", ")),
+            Kind::Choice { choices } => {
+                format!("one of {}", choices.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+            }
             Kind::Fragment => "pipeline text".into(),
         }
     }
@@ -177,8 +184,21 @@ impl Param {
                     Err(ValueError(format!("{}{hint}", wrong().0)))
                 }
             }
+            (Kind::Choice { choices }, Value::Text(text)) => {
+                if choices.contains_key(&text) {
+                    Ok(Value::Text(text))
+                } else {
+                    let hint = hint(&text, choices.keys().map(String::as_str));
+                    Err(ValueError(format!("{}{hint}", wrong().0)))
+                }
+            }
             _ => Err(wrong()),
         }
+    }
+
+    /// Whether values become part of the launch string.
+    pub fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Fragment | Kind::Choice { .. })
     }
 
     fn wrong(&self, given: &str) -> ValueError {
@@ -241,9 +261,29 @@ pub(crate) mod tests {
                 "jsn",
                 "p must be one of json, msgpack, got \"jsn\"; did you mean \"json\"?",
             ),
+            (
+                choice(),
+                "pictures",
+                "p must be one of none, picture, got \"pictures\"; did you mean \"picture\"?",
+            ),
+            // Text for a pipeline is no name of a choice, whatever it says.
+            (choice(), "fakesink", "p must be one of none, picture, got \"fakesink\""),
         ] {
             assert_eq!(param("p", kind).parse(text), Err(ValueError(message.into())));
         }
+    }
+
+    fn choice() -> Kind {
+        let choices = [("none", "fakesink"), ("picture", "jpegenc ! multifilesink")];
+        Kind::Choice { choices: choices.map(|(name, text)| (name.into(), text.into())).into() }
+    }
+
+    #[test]
+    fn a_choice_is_a_name_and_becomes_text_of_the_pipeline() {
+        let output = param("output", choice());
+        assert_eq!(output.parse("none"), Ok(Value::Text("none".into())));
+        assert!(output.is_text() && !param("p", Kind::String).is_text());
+        assert!(output.check(Value::Int(1)).is_err());
     }
 
     #[test]

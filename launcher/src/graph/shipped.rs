@@ -8,5 +8,7 @@ pub struct Shipped {
 }
 
 /// Every shipped graph.
-pub const SHIPPED: &[Shipped] =
-    &[Shipped { name: "processor", text: include_str!("../../../pipelines/processor.toml") }];
+pub const SHIPPED: &[Shipped] = &[
+    Shipped { name: "processor", text: include_str!("../../../pipelines/processor.toml") },
+    Shipped { name: "wall", text: include_str!("../../../pipelines/wall.toml") },
+];

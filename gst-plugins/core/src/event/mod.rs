@@ -7,6 +7,8 @@ mod dlstreamer;
 mod time;
 mod write;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::detection::{CaptureTime, Clock, Detection};
@@ -52,7 +54,13 @@ pub struct EventDetection {
     pub bbox: BBox,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tracker_id: Option<u64>,
+    /// Names of the zones that it is in.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub zones: Vec<String>,
 }
+
+/// Who is in which zones: names by tracker id. Who is in none is left out.
+pub type InZones = BTreeMap<u64, Vec<String>>;
 
 /// Top-left corner and size in pixels of the source frame.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +136,8 @@ pub struct Frame<'a> {
     pub width: u32,
     pub height: u32,
     pub detections: &'a [Detection],
+    /// Where somebody looked after zones.
+    pub zones: Option<&'a InZones>,
     pub fps: Option<f64>,
     pub latency_ms: Option<f64>,
     /// Position in the stream, nanoseconds; DL Streamer's idea of a timestamp.
@@ -148,6 +158,12 @@ impl Frame<'_> {
             Encoding::DlStreamer => serde_json::to_writer(out, &dlstreamer::Message(self))?,
         }
         Ok(())
+    }
+
+    /// The zones that an object is in.
+    fn zones_of(&self, d: &Detection) -> &[String] {
+        let names = self.zones.zip(d.tracker_id).and_then(|(zones, id)| zones.get(&id));
+        names.map_or(&[], Vec::as_slice)
     }
 
     /// The detections with their boxes as they are published.

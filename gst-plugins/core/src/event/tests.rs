@@ -34,6 +34,7 @@ fn frame(detections: &[Detection]) -> Frame<'_> {
         width: 1280,
         height: 720,
         detections,
+        zones: None,
         fps: Some(5.0004),
         latency_ms: Some(61.49),
         stream_time_ns: Some(40_000_000),
@@ -66,6 +67,23 @@ fn optional_keys_are_left_out() {
     }
     let event = DetectionEvent::from_json(text.as_bytes()).unwrap();
     assert_eq!((event.fps, event.detections[0].class_id), (None, None));
+}
+
+#[test]
+fn who_is_in_a_zone_says_so_in_every_encoding_that_has_a_place_for_it() {
+    let people = [
+        person(),
+        Detection { tracker_id: None, ..person() },
+        Detection { tracker_id: Some(43), ..person() },
+    ];
+    let zones = InZones::from([(42, vec!["yard".into(), "gate \"2\"".into()]), (44, vec!["street".into()])]);
+    let frame = Frame { zones: Some(&zones), ..frame(&people) };
+    let event = DetectionEvent::from_json(json(&frame).as_bytes()).unwrap();
+    let expected: [&[&str]; 3] = [&["yard", "gate \"2\""], &[], &[]];
+    assert_eq!(event.detections.iter().map(|d| d.zones.as_slice()).collect::<Vec<_>>(), expected);
+    assert_eq!(json(&frame).matches("zones").count(), 1, "left out where there are none");
+    let packed = DetectionEvent::from_msgpack(&encode(&frame, Encoding::Msgpack)).unwrap();
+    assert_eq!(packed, event);
 }
 
 #[test]

@@ -41,18 +41,22 @@ impl Serialize for Detections<'_> {
         let len = self.0.boxes().count();
         let mut s = serializer.serialize_seq(Some(len))?;
         for (detection, bbox) in self.0.boxes() {
-            serde::ser::SerializeSeq::serialize_element(&mut s, &Object(detection, bbox))?;
+            serde::ser::SerializeSeq::serialize_element(
+                &mut s,
+                &Object(detection, bbox, self.0.zones_of(detection)),
+            )?;
         }
         serde::ser::SerializeSeq::end(s)
     }
 }
 
-struct Object<'a>(&'a Detection, BBox);
+struct Object<'a>(&'a Detection, BBox, &'a [String]);
 
 impl Serialize for Object<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(d, bbox) = self;
-        let len = 3 + usize::from(d.class_id.is_some()) + usize::from(d.tracker_id.is_some());
+        let Self(d, bbox, zones) = self;
+        let optional = [d.class_id.is_some(), d.tracker_id.is_some(), !zones.is_empty()];
+        let len = 3 + optional.into_iter().map(usize::from).sum::<usize>();
         let mut s = serializer.serialize_struct("EventDetection", len)?;
         s.serialize_field("class_name", &*d.class_name)?;
         if let Some(id) = d.class_id {
@@ -62,6 +66,9 @@ impl Serialize for Object<'_> {
         s.serialize_field("bbox", bbox)?;
         if let Some(id) = d.tracker_id {
             s.serialize_field("tracker_id", &id)?;
+        }
+        if !zones.is_empty() {
+            s.serialize_field("zones", zones)?;
         }
         s.end()
     }

@@ -4,7 +4,8 @@
 //! (guint64), `capture-time` (guint64, nanoseconds since the Unix epoch, UTC), `camera-clock` (gboolean: that
 //! time is the camera's own), `model-id` (string), `inference-time-ms` (gdouble), `analysed-frame-id`,
 //! `analysed-capture-time`, `analysed-camera-clock` (as above, of the frame that was looked at where that is
-//! another one), `motion` (gboolean) and `detections` (bytes, see `record.rs`). It has no tags, so that elements copy it along with the buffer whatever
+//! another one), `motion` (gboolean), `zones` (string: a JSON object from tracker id to names of zones) and
+//! `detections` (bytes, see `record.rs`). It has no tags, so that elements copy it along with the buffer whatever
 //! they do to the pixels; applications in any language can read it.
 //!
 //! Detections are `GstVideoRegionOfInterestMeta` in the form that Intel DL Streamer gives them or, with feature
@@ -13,6 +14,7 @@
 #[cfg(feature = "analytics")]
 mod analytics;
 mod record;
+mod replace;
 mod roi;
 
 use std::borrow::Cow;
@@ -21,6 +23,9 @@ use std::sync::{Arc, Once};
 use gst::glib::{self, gstr};
 use gst::meta::CustomMeta;
 use nvr_core::detection::{Analysis, CaptureTime, Clock, Detection, FrameFacts};
+use nvr_core::event::InZones;
+
+pub use replace::replace_detections;
 
 /// Name of the custom meta that carries the frame facts.
 pub const FACTS: &str = "NvrFrameFacts";
@@ -131,6 +136,19 @@ pub fn mark_motion(buffer: &mut gst::BufferRef, moved: bool) {
 pub fn has_motion(buffer: &gst::BufferRef) -> Option<bool> {
     init();
     CustomMeta::from_buffer(buffer, FACTS).ok()?.structure().get(gstr!("motion")).ok()
+}
+
+/// Notes which zones the tracked objects of the frame are in.
+pub fn set_zones(buffer: &mut gst::BufferRef, zones: &InZones) {
+    let Ok(text) = serde_json::to_string(zones) else { return };
+    edit(buffer, |s| s.set(gstr!("zones"), text));
+}
+
+/// Which zones the tracked objects of the frame are in; `None` where they are in none, or nobody looked.
+pub fn zones(buffer: &gst::BufferRef) -> Option<InZones> {
+    init();
+    let meta = CustomMeta::from_buffer(buffer, FACTS).ok()?;
+    serde_json::from_str(meta.structure().get(gstr!("zones")).ok()?).ok()
 }
 
 /// A class name as GLib can hold it: a C string.

@@ -89,6 +89,19 @@ fn motion_is_a_fact_and_not_a_detection() {
 }
 
 #[test]
+fn zones_come_back_as_they_went() {
+    gst::init().unwrap();
+    let mut buffer = gst::Buffer::new();
+    assert_eq!(zones(&buffer), None);
+    let list =
+        InZones::from([((1 << 53) - 1, vec!["yard \"2\"\0".into()]), (3, vec!["a".into(), "b".into()])]);
+    set_zones(buffer.make_mut(), &list);
+    assert_eq!(zones(&buffer.copy()), Some(list));
+    set_zones(buffer.make_mut(), &InZones::new());
+    assert_eq!(zones(&buffer), Some(InZones::new()));
+}
+
+#[test]
 fn detections_keep_fractions_ids_and_order() {
     gst::init().unwrap();
     let mut buffer = gst::Buffer::new();
@@ -227,6 +240,39 @@ fn an_object_described_by_both_kinds_of_meta_is_one_detection() {
     VideoRegionOfInterestMeta::add(buffer.make_mut(), "car", (10, 20, 30, 40));
     let names: Vec<_> = read(&buffer).detections.into_iter().map(|d| d.class_name).collect();
     assert_eq!(names, ["person".into(), "car".into()]);
+}
+
+#[cfg(feature = "analytics")]
+#[test]
+fn what_others_have_said_of_an_object_stays() {
+    use gst_analytics::*;
+    gst::init().unwrap();
+    let mut buffer = gst::Buffer::new();
+    {
+        let mut meta = AnalyticsRelationMeta::add(buffer.make_mut());
+        let quark = |name| gst::glib::Quark::from_str(name);
+        let car = meta.add_od_mtd(quark("car"), 10, 20, 30, 40, 0.75).unwrap().id();
+        meta.add_od_mtd(quark("dog"), 100, 20, 30, 40, 0.5).unwrap();
+        let red = meta.add_one_cls_mtd(0.9, quark("red")).unwrap().id();
+        meta.set_relation(RelTypes::RELATE_TO, car, red).unwrap();
+    }
+    let before = read(&buffer).detections;
+    let after = [Some(Detection { tracker_id: Some(7), ..before[0].clone() }), None];
+    replace_detections(buffer.make_mut(), 640, 360, &before, &after);
+    let found = read(&buffer).detections;
+    assert_eq!(found, [after[0].clone().unwrap()]);
+    let classes = |buffer: &gst::BufferRef| {
+        buffer.meta::<AnalyticsRelationMeta>().unwrap().iter::<AnalyticsClassificationMtd>().count()
+    };
+    assert_eq!(classes(&buffer), 1);
+    // Once more: the tracker has lost it, and gives it another id.
+    for id in [None, Some(8)] {
+        let before = read(&buffer).detections;
+        let after = [Some(Detection { tracker_id: id, ..before[0].clone() })];
+        replace_detections(buffer.make_mut(), 640, 360, &before, &after);
+        assert_eq!(read(&buffer).detections, [after[0].clone().unwrap()]);
+    }
+    assert_eq!(classes(&buffer), 1);
 }
 
 proptest! {

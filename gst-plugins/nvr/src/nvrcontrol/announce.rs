@@ -24,7 +24,9 @@ use super::{
     imp::{CAT, Settings},
     surroundings,
 };
-use crate::mqtt::{Message as Mqtt, Options, OptionsError, Publisher, QoS, Will, default_instance_id};
+use crate::mqtt::{
+    Message as Mqtt, Notice, Options, OptionsError, Publisher, QoS, Will, default_instance_id,
+};
 
 /// Answers and status that may wait for the broker.
 const QUEUE: usize = 4096;
@@ -139,7 +141,17 @@ impl Shared {
             prefix: settings.broker.topic_prefix().into(),
             kind: settings.kind.clone(),
             options: options.clone(),
-            publisher: Publisher::open(options, QUEUE, |_| {})?,
+            publisher: {
+                let element = element.downgrade();
+                Publisher::open(options, QUEUE, move |notice| {
+                    // Of outages the listener tells.
+                    if let Notice::Refused(_, Some(why)) = notice
+                        && let Some(element) = element.upgrade()
+                    {
+                        gst::element_warning!(element, gst::ResourceError::Write, ("{why}"));
+                    }
+                })?
+            },
             presence: Mutex::default(),
             client_id: format!("{}-{nonce:08x}", default_instance_id()),
             started: timestamp(now_ns()).to_string(),
@@ -386,9 +398,7 @@ impl Shared {
 
     /// Publishes and gives the metrics.
     pub fn publish_metrics(&self) -> Value {
-        let streams = self.element().map_or_else(Vec::new, |element| {
-            surroundings::metrics(&surroundings::find(element.upcast_ref()))
-        });
+        let found = self.element().map_or_else(Vec::new, |element| surroundings::find(element.upcast_ref()));
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let id = self.id();
         let mut metrics = json!({
@@ -396,7 +406,7 @@ impl Shared {
             "kind": &self.kind,
             "timestamp": timestamp(now_ns()).to_string(),
             "uptime_s": (self.since.elapsed().as_secs_f64() * 10.0).round() / 10.0,
-            "streams": streams,
+            "streams": surroundings::metrics(&found),
             "commands": {
                 "received": get(&self.counters.received),
                 "completed": get(&self.counters.completed),
@@ -407,6 +417,7 @@ impl Shared {
         });
         if let Some(object) = metrics.as_object_mut() {
             object.extend(self.process());
+            object.extend(surroundings::wall(&found).map(|wall| ("wall".to_owned(), wall)));
         }
         if self.is_owner() {
             let payload = metrics.to_string().into_bytes();

@@ -14,6 +14,8 @@ use super::announce::Seen;
 
 /// How far an element's camera is looked for, in elements.
 const REACH: usize = 64;
+/// The element where the cameras of a wall come together.
+const WALL: &str = "nvrcompositor";
 /// How often a pipeline that changes meanwhile is walked again.
 const TRIES: usize = 20;
 
@@ -79,9 +81,14 @@ pub fn find(element: &gst::Element) -> Vec<Found> {
             (factory.starts_with("nvr") && factory != "nvrcontrol").then_some((element, factory))
         })
         .map(|(element, factory)| {
-            let source_id = own_source(&element)
-                .or_else(|| neighbour(&element, gst::PadDirection::Sink))
-                .or_else(|| neighbour(&element, gst::PadDirection::Src));
+            // A wall belongs to no single camera.
+            let source_id = (factory != WALL)
+                .then(|| {
+                    own_source(&element)
+                        .or_else(|| neighbour(&element, gst::PadDirection::Sink))
+                        .or_else(|| neighbour(&element, gst::PadDirection::Src))
+                })
+                .flatten();
             Found { element, factory, source_id }
         })
         .collect()
@@ -234,6 +241,7 @@ pub fn metrics(found: &[Found]) -> Vec<Value> {
                         ("skipped_busy", "skipped-busy"),
                     ],
                     "nvrmqttsink" => &[("events", "published"), ("events_dropped", "dropped")],
+                    "nvroverlay" => &[("overlay_events", "events"), ("overlay_late", "late")],
                     _ => &[],
                 };
                 for (name, field) in fields {
@@ -245,6 +253,38 @@ pub fn metrics(found: &[Found]) -> Vec<Value> {
             Value::Object(map)
         })
         .collect()
+}
+
+/// Numbers of a video wall, where the pipeline has one.
+pub fn wall(found: &[Found]) -> Option<Value> {
+    let stats = found.iter().find(|item| item.is(WALL))?.stats()?;
+    let rounded = |stats: &gst::StructureRef, name: &str, unit: f64| {
+        number(stats, name).map(|value| (value / unit * 100.0).round() / 100.0)
+    };
+    let tiles: Vec<Value> = stats
+        .get::<gst::ArrayRef<'_>>("pads")
+        .map(|pads| {
+            let pads = pads.iter().filter_map(|pad| pad.get::<gst::Structure>().ok());
+            pads.map(|pad| {
+                json!({
+                    "source_id": number(&pad, "source-id").map(|id| id as i64),
+                    "fps": rounded(&pad, "fps", 1.0),
+                    "offline": pad.get::<bool>("offline").ok(),
+                    "shown": count(&pad, "shown"),
+                    "late": count(&pad, "late"),
+                    "outages": count(&pad, "outages"),
+                })
+            })
+            .collect()
+        })
+        .unwrap_or_default();
+    Some(json!({
+        "fps": rounded(&stats, "fps", 1.0),
+        "frames": count(&stats, "frames"),
+        "skipped": count(&stats, "skipped"),
+        "compose_ms": rounded(&stats, "compose-time", 1e6),
+        "tiles": tiles,
+    }))
 }
 
 /// Puts what the application says over what was found.

@@ -45,7 +45,7 @@ use super::outlet::Outlet;
 use super::spooler::{Spooler, Totals};
 use super::{Payload, Publish};
 use crate::meta;
-use crate::mqtt::{self, BrokerSettings, Message, Notice, Publisher, QoS, Stats};
+use crate::mqtt::{self, BrokerSettings, Message, Publisher, QoS, Stats};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrmqttsink", gst::DebugColorFlags::empty(), Some("NVR MQTT event sink"))
@@ -378,6 +378,7 @@ impl BaseSinkImpl for NvrMqttSink {
             return Ok(gst::FlowSuccess::Ok);
         }
         let found = meta::read(buffer);
+        let zones = meta::zones(buffer);
         let times = self.times(buffer);
         let (outlet, message) = {
             let mut guard = self.state.lock();
@@ -409,6 +410,7 @@ impl BaseSinkImpl for NvrMqttSink {
                 width: state.width,
                 height: state.height,
                 detections: &found.detections,
+                zones: zones.as_ref(),
                 fps: state.rate.rate(elapsed),
                 latency_ms: Some(latency_ms),
                 stream_time_ns: times.stream,
@@ -454,8 +456,8 @@ impl NvrMqttSink {
             return Ok(Outlet::Spooled(spooler.map_err(|error| invalid(&error))?));
         }
         let publisher = Publisher::open(&options, capacity, move |notice| {
-            if let Notice::Disconnected(why) = notice {
-                report(&why);
+            if let Some(why) = notice.trouble() {
+                report(why);
             }
         });
         Ok(Outlet::Direct(publisher.map_err(|error| invalid(&error))?))

@@ -86,6 +86,7 @@ fn event_of(n: u64, encoding: event::Encoding) -> Vec<u8> {
         width: 640,
         height: 360,
         detections: &[person(20.0)],
+        zones: None,
         fps: None,
         latency_ms: None,
         stream_time_ns: None,
