@@ -2,7 +2,6 @@
 
 mod branches;
 mod codecs;
-mod hardware;
 mod player;
 
 use std::{
