@@ -7,6 +7,7 @@ pub mod nvrcontrol;
 pub mod nvrinfer;
 pub mod nvrmqttsink;
 pub mod nvroverlay;
+pub mod nvrrecordsink;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
 
@@ -17,6 +18,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrinfer::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
+    nvrrecordsink::register(plugin)?;
     nvrcontrol::register(plugin)
 }
 
