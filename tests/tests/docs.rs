@@ -165,8 +165,19 @@ fn gst_launch_examples_parse() {
 /// that is only an example, the sample stands in.
 #[test]
 fn nvr_launch_examples_are_right() {
-    let commands =
-        ["list", "check", "graph", "models", "demo", "broker", "ctl", "orchestrate", "completion", "fault-lab"];
+    let commands = [
+        "list",
+        "check",
+        "graph",
+        "models",
+        "demo",
+        "broker",
+        "ctl",
+        "orchestrate",
+        "recordings",
+        "completion",
+        "fault-lab",
+    ];
     let (mut count, mut bad) = (0, Vec::new());
     for (page, text) in pages() {
         for command in markdown::commands(&text) {

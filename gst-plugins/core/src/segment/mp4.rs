@@ -1,5 +1,6 @@
 //! Writes ISO base media (ISO/IEC 14496-12) headers and fragments. Sample entries follow 14496-15 for H.264 and
 //! H.265, 14496-14 for AAC and the Opus mapping; codec configurations are taken as the stream gives them.
+#![allow(clippy::trivially_copy_pass_by_ref, reason = "names of boxes are byte string literals")]
 
 /// Ticks per second of video tracks.
 pub const VIDEO_TIMESCALE: u32 = 90_000;
@@ -193,7 +194,9 @@ pub(super) fn movie(out: &mut Vec<u8>, created: u64, duration_ms: u64, tracks: u
         put32(out, 0x10000);
         put16(out, 0x100);
         out.extend([0; 10]);
-        IDENTITY.iter().for_each(|value| put32(out, *value));
+        for value in IDENTITY {
+            put32(out, value);
+        }
         out.extend([0; 24]);
         put32(out, tracks as u32 + 1);
     });
@@ -209,7 +212,9 @@ pub(super) fn track_header(out: &mut Vec<u8>, track: &Track, created: u64, durat
         out.extend([0; 12]);
         put16(out, if track.medium == Medium::Audio { 0x100 } else { 0 });
         put16(out, 0);
-        IDENTITY.iter().for_each(|value| put32(out, *value));
+        for value in IDENTITY {
+            put32(out, value);
+        }
         put32(out, u32::from(track.width) << 16);
         put32(out, u32::from(track.height) << 16);
     });

@@ -1,5 +1,6 @@
 //! Reads segments back: what is whole, what is in it, and where its samples lie. A file may be cut off, or not be
 //! ours at all; nothing in it is believed before it is checked.
+#![allow(clippy::trivially_copy_pass_by_ref, reason = "names of boxes are byte string literals")]
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 

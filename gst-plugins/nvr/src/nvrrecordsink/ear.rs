@@ -14,7 +14,7 @@ const QUEUE: usize = 256;
 const CLASSES: usize = 64;
 
 /// What was seen of one class.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen {
     pub first_us: i64,
     pub last_us: i64,

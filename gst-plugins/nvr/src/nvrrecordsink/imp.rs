@@ -533,7 +533,7 @@ impl NvrRecordSink {
             let Some(pts) = buffer.pts().or(buffer.dts()) else { return Ok(gst::FlowSuccess::Ok) };
             let running = |time: gst::ClockTime| match &input.segment {
                 Some(segment) => segment.to_running_time_full(time).map_or(0, signed),
-                None => time.nseconds() as i64,
+                None => nanoseconds(time),
             };
             let pts_ns = running(pts);
             let dts_ns = buffer.dts().map_or(pts_ns, running);
@@ -622,7 +622,12 @@ impl NvrRecordSink {
 
 fn signed(time: gst::Signed<gst::ClockTime>) -> i64 {
     match time {
-        gst::Signed::Positive(time) => time.nseconds() as i64,
-        gst::Signed::Negative(time) => -(time.nseconds() as i64),
+        gst::Signed::Positive(time) => nanoseconds(time),
+        gst::Signed::Negative(time) => -nanoseconds(time),
     }
+}
+
+/// Far from where sums and differences overflow; no camera runs for seventy years.
+fn nanoseconds(time: gst::ClockTime) -> i64 {
+    time.nseconds().min(1 << 61) as i64
 }

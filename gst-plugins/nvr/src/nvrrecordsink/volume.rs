@@ -87,7 +87,7 @@ impl Volume {
             (libc::statvfs(path.as_ptr(), &raw mut stat), stat)
         };
         if result == 0 {
-            Ok(stat.f_bavail as u64 * stat.f_frsize as u64)
+            Ok(u64::from(stat.f_bavail) * u64::from(stat.f_frsize))
         } else {
             Err(io::Error::last_os_error())
         }

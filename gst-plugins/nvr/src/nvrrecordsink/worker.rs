@@ -18,7 +18,7 @@ use nvr_core::segment::prebuffer::PreBuffer;
 use parking_lot::Mutex;
 
 use super::catalog::{self, Entry, Guard, Keeper, Limits, Order};
-use super::ear::{Ear, Sightings};
+use super::ear::{Ear, Seen, Sightings};
 use super::file::SegmentFile;
 use super::imp::{CAT, Settings};
 use super::inbox::{Inbox, Item, Unit};
@@ -209,13 +209,12 @@ impl Worker {
         let Some(segment) = &mut self.segment else { return };
         segment.events += std::mem::take(&mut self.events);
         for (class, seen) in std::mem::take(&mut self.sightings) {
-            let known = segment.sightings.entry(class).or_insert_with(|| seen.clone());
-            if *known != seen {
-                known.first_us = known.first_us.min(seen.first_us);
-                known.last_us = known.last_us.max(seen.last_us);
-                known.count += seen.count;
-                known.confidence = known.confidence.max(seen.confidence);
-            }
+            let none = Seen { count: 0, ..seen };
+            let known = segment.sightings.entry(class).or_insert(none);
+            known.first_us = known.first_us.min(seen.first_us);
+            known.last_us = known.last_us.max(seen.last_us);
+            known.count += seen.count;
+            known.confidence = known.confidence.max(seen.confidence);
         }
     }
 
@@ -304,9 +303,8 @@ impl Worker {
         }
         if let Some(segment) = &self.segment {
             let long = segment.age_ns(unit.dts_ns) >= settings.segment_duration as i64 * 1_000_000_000;
-            if !segment.follows(&unit, JUMP_NS) || (unit.gap && unit.medium == Medium::Video) {
-                self.finish();
-            } else if unit.key && (long || self.cut) {
+            let torn = !segment.follows(&unit, JUMP_NS) || (unit.gap && unit.medium == Medium::Video);
+            if torn || (unit.key && (long || self.cut)) {
                 self.finish();
             }
         }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::super::ear::Sightings;
 use super::super::imp::CAT;
 use super::super::volume::Volume;
+use super::reconcile::oldest_file;
 use super::{CatalogError, Store};
 
 /// Orders that wait. A recorder gives two for a segment.
@@ -230,7 +231,10 @@ impl Desk {
             gst::warning!(CAT, "the catalogue cannot be written, recording goes on without: {error}");
         }
         self.complained = true;
-        self.store = None;
+        // Where the disk is full, the file stays open: it could not be opened again, and says what may go.
+        if !error.full() {
+            self.store = None;
+        }
         self.retry = Instant::now() + self.backoff.next_delay(0.0);
     }
 
@@ -261,7 +265,10 @@ impl Desk {
                 self.complained = false;
                 self.backoff = Backoff::limited(Duration::from_secs(5));
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                self.store = Some(store);
+                self.failed(&error);
+            }
         }
     }
 
@@ -273,15 +280,19 @@ impl Desk {
             let free = attached.volume.free().unwrap_or(u64::MAX);
             clean(&mut store, attached, &limits.policy, limits.min_free.saturating_sub(free))
         });
-        match result {
-            Ok(()) => self.store = Some(store),
-            Err(error) => self.failed(&error),
+        self.store = Some(store);
+        if let Err(error) = result {
+            self.failed(&error);
         }
     }
 
     /// Takes the oldest recordings of the volume, whosever of ours they are, until a little is free.
     fn make_room(&mut self, volume: &Volume) {
-        let Some(mut store) = self.store().map(|_| ()).and_then(|()| self.store.take()) else { return };
+        if self.store().is_none() {
+            self.make_room_unasked(volume);
+            return;
+        }
+        let Some(mut store) = self.store.take() else { return };
         let result = (|| {
             let mut oldest: Option<(i64, &Attached)> = None;
             for attached in self.attached.iter().filter(|a| a.volume == *volume) {
@@ -302,9 +313,27 @@ impl Desk {
                 limits.min_free.max(4 << 20).saturating_sub(free).max(1),
             )
         })();
-        match result {
-            Ok(()) => self.store = Some(store),
-            Err(error) => self.failed(&error),
+        self.store = Some(store);
+        if let Err(error) = result {
+            self.failed(&error);
+        }
+    }
+}
+
+impl Desk {
+    /// A full disk may keep the catalogue from being opened: then the names of the files have to do. The entry goes
+    /// when it is the oldest one and its file is found missing.
+    fn make_room_unasked(&self, volume: &Volume) {
+        let sources: Vec<_> =
+            self.attached.iter().filter(|a| a.volume == *volume).map(|a| a.source_id).collect();
+        if volume.check().is_err() {
+            return;
+        }
+        if let Some(path) = oldest_file(&volume.root, &sources) {
+            match fs::remove_file(&path) {
+                Ok(()) => gst::info!(CAT, "the disk is full; removed {}", path.display()),
+                Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", path.display()),
+            }
         }
     }
 }

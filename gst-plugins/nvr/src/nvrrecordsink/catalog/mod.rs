@@ -74,6 +74,14 @@ pub enum CatalogError {
     Newer { path: PathBuf, found: i64, known: usize },
 }
 
+impl CatalogError {
+    /// Whether the file itself is as good as it was, and only room is missing.
+    fn full(&self) -> bool {
+        let Self::Sqlite { error, .. } = self else { return false };
+        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+}
+
 /// One recording as the catalogue has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
@@ -382,6 +390,14 @@ impl Store {
 }
 
 fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+    // A recording that ended without a picture has no file.
+    if entry.end_us.is_some() && entry.frames == 0 {
+        db.prepare_cached(
+            "DELETE FROM recordings WHERE volume_id = (SELECT id FROM volumes WHERE identity = ?1) AND path = ?2",
+        )?
+        .execute(params![entry.volume.id, entry.path.display().to_string()])?;
+        return Ok(());
+    }
     let root = entry.volume.root.display().to_string();
     db.prepare_cached(
         "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \

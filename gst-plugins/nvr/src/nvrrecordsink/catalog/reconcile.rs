@@ -4,7 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nvr_core::segment::read::{self, Contents};
 use nvr_core::segment::{mp4::Medium, name};
@@ -205,4 +205,24 @@ fn listing(path: &Path) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
+}
+
+/// The oldest file of some cameras by its name, for when the catalogue cannot be asked. Files that are being written,
+/// and names that are not a recorder's, are left alone.
+pub fn oldest_file(root: &Path, sources: &[u32]) -> Option<PathBuf> {
+    let first = |source: &u32| {
+        let top = root.join(source.to_string());
+        listing(&top).into_iter().find_map(|day| {
+            listing(&top.join(&day)).into_iter().find_map(|hour| {
+                let folder = top.join(&day).join(hour);
+                listing(&folder).into_iter().find_map(|file| {
+                    let start_us = name::start_us(&file)?;
+                    let path = folder.join(file);
+                    let idle = fs::File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+                    idle.then_some((start_us, path))
+                })
+            })
+        })
+    };
+    sources.iter().filter_map(first).min().map(|(_, path)| path)
 }
