@@ -328,7 +328,7 @@ fn events_of_the_broker_are_recorded_with_what_came_before() {
     }
     assert_eq!(recorder.stat("segments"), 0);
     assert!(recorder.stat("buffered") > 0);
-    let begun = gstnvr_now_us();
+    let begun = now_us();
     let events = gst::parse::launch(&format!(
         "nvrtestsrc num-buffers=20 framerate=20/1 width=320 height=240 objects=16 \
          ! nvrmqttsink source-id=3 broker={}",
@@ -347,7 +347,59 @@ fn events_of_the_broker_are_recorded_with_what_came_before() {
     assert!(seen.iter().any(|event| event.class_name == "person" && event.count > 0), "{seen:?}");
 }
 
-fn gstnvr_now_us() -> i64 {
+/// The file plays exactly what was asked for, although it has to begin with a keyframe before that.
+#[test]
+fn an_export_begins_and_ends_where_it_was_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(&format!(
+        "{LIVE} ! x264enc tune=zerolatency key-int-max=25 ! h264parse \
+         ! nvrrecordsink name=rec segment-duration=2 location={} \
+         audiotestsrc is-live=true ! avenc_aac ! aacparse ! rec.audio",
+        folder.path().display()
+    ));
+    for _ in 0..4 {
+        recorder.segment();
+    }
+    recorder.end();
+    let rows = agrees_with_files(folder.path());
+    let origin = rows[0].start_us / 1000 * 1000;
+    let output = folder.path().join("export.mp4");
+    let time = |us: i64| nvr_core::event::timestamp((origin + us) as u64 * 1000).to_string();
+    let arguments = [
+        "nvr-launch",
+        "recordings",
+        "export",
+        "--location",
+        folder.path().to_str().unwrap(),
+        "--source",
+        "0",
+        "--from",
+        &time(1_500_000),
+        "--to",
+        &time(5_300_000),
+        "--output",
+        output.to_str().unwrap(),
+    ];
+    let code = nvr_launch::cli::main(arguments.map(Into::into));
+    assert_eq!(code, std::process::ExitCode::SUCCESS);
+    // 3.8 s at 25 pictures a second; one more or less where the cut falls between two.
+    let pictures = played(&output);
+    assert!((94..=96).contains(&pictures), "{pictures}");
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-show_entries", "format=duration:stream=codec_name", "-of", "csv=p=0"])
+        .arg(&output)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&probe.stdout).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..2], ["h264", "aac"], "{text}");
+    let seconds: f64 = lines[2].parse().unwrap();
+    assert!((seconds - 3.8).abs() < 0.1, "{text}");
+    // What exists is not written over.
+    assert_ne!(nvr_launch::cli::main(arguments.map(Into::into)), code);
+}
+
+fn now_us() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     now.as_micros() as i64
 }

@@ -1,5 +1,6 @@
-//! `nvr-launch recordings`: what was recorded, and whether it is whole.
+//! `nvr-launch recordings`: what was recorded, whether it is whole, and taking a piece of it.
 
+mod export;
 mod show;
 mod upkeep;
 
@@ -28,7 +29,7 @@ pub(crate) fn command() -> Command {
         Arg::new("json").long("json").action(clap::ArgAction::SetTrue).help("One JSON object for each line")
     };
     Command::new("recordings")
-        .about("List, check and repair recordings")
+        .about("List, check, repair and export recordings")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .arg(
@@ -54,6 +55,20 @@ pub(crate) fn command() -> Command {
                 .about("Show from when to when each camera was recorded, and what was seen")
                 .args([camera(), from(), to(), json()]),
         )
+        .subcommand(
+            Command::new("export")
+                .about("Write a time of one camera into one MP4 file, without encoding anew")
+                .args([camera().required(true), from().required(true), to().required(true)])
+                .arg(
+                    Arg::new("output")
+                        .long("output")
+                        .short('o')
+                        .value_name("FILE")
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("File to write; it must not exist"),
+                ),
+        )
         .subcommand(Command::new("verify").about("Compare the catalogue with the files, and change nothing"))
         .subcommand(Command::new("repair").about("Close what a crash left open, and enter what is not known"))
 }
@@ -71,6 +86,10 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     match name {
         "list" => show::list(&open(&file)?, &span),
         "timeline" => show::timeline(&open(&file)?, &span),
+        "export" => {
+            let output = matches.get_one::<PathBuf>("output").cloned().unwrap_or_default();
+            export::run(&open(&file)?, &span, &output)
+        }
         "verify" => upkeep::verify(&open(&file)?, &root),
         _ => upkeep::repair(&file, &root),
     }
