@@ -7,7 +7,7 @@ use crate::{
     diagnostics::{Collector, Problems, hint},
     graph::{Graph, Kind, Section, Value, Values},
     runtime::property::{check_kind, class_of, convert},
-    template::{Piece, Template},
+    template::{Piece, SharedLink, Template},
 };
 
 /// Checks a graph with its defaults.
@@ -19,7 +19,7 @@ pub fn check_graph(graph: &Graph) -> Result<(), Problems> {
     let fragments: Values = graph
         .params
         .iter()
-        .filter(|param| param.kind == Kind::Fragment)
+        .filter(|param| param.is_text())
         .filter_map(|param| {
             let text = param.default.as_ref()?.iter().map(|piece| match piece {
                 Piece::Text(text) => text.clone(),
@@ -28,6 +28,7 @@ pub fn check_graph(graph: &Graph) -> Result<(), Problems> {
             Some((param.name.clone(), Value::Text(text.collect())))
         })
         .collect();
+    check_choices(graph, &fragments, &mut collector);
     let mut templates = Vec::new();
     for section in graph.shared.iter().chain(&graph.camera) {
         match graph.template(section, &fragments) {
@@ -48,6 +49,35 @@ pub fn check_graph(graph: &Graph) -> Result<(), Problems> {
         }
     }
     collector.finish()
+}
+
+/// What can be chosen instead of the defaults. An element that only another choice needs may be missing here.
+fn check_choices(graph: &Graph, fragments: &Values, collector: &mut Collector) {
+    for param in &graph.params {
+        let Kind::Choice { choices } = &param.kind else { continue };
+        for choice in choices.keys() {
+            let mut fragments = fragments.clone();
+            fragments.insert(param.name.clone(), Value::Text(choice.clone()));
+            for section in graph.shared.iter().chain(&graph.camera) {
+                let wrong = |message: &str| format!("{:?} of parameter {:?}: {message}", choice, param.name);
+                match graph.template(section, &fragments) {
+                    Ok(mut template) => {
+                        template.elements.retain(|element| class_of(&element.factory).is_some());
+                        let mut own = Collector::new(&graph.file);
+                        check_elements(graph, section, &template, &mut own);
+                        for problem in own.finish().err().into_iter().flat_map(|problems| problems.list) {
+                            collector.add(Some(param.line), wrong(&problem.message));
+                        }
+                    }
+                    Err(problems) => {
+                        for problem in problems.list {
+                            collector.add(Some(param.line), wrong(&problem.message));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn check_elements(graph: &Graph, section: &Section, template: &Template, collector: &mut Collector) {
@@ -138,6 +168,7 @@ fn check_links(
         collector.add(Some(section.line(0)), format!("{} cannot be built: {error}", graph.name));
     }
     for link in &template.links {
+        check_pad_properties(graph, section, link, all, collector);
         let others = all.iter().filter(|(other, _)| !std::ptr::eq(*other, section));
         let names: Vec<_> = others.flat_map(|(_, other)| &other.elements).map(|e| e.name.as_str()).collect();
         if !names.contains(&link.to.as_str()) {
@@ -147,5 +178,43 @@ fn check_links(
                 format!("\"! {}.\" leads to no element of [graph]{hint}", link.to),
             );
         }
+    }
+}
+
+/// The properties of a pad of the shared graph exist and take what they are given.
+fn check_pad_properties(
+    graph: &Graph,
+    section: &Section,
+    link: &SharedLink,
+    all: &[(&Section, Template)],
+    collector: &mut Collector,
+) {
+    let Some(element) = all.iter().flat_map(|(_, other)| &other.elements).find(|e| e.name == link.to) else {
+        return;
+    };
+    let Some(class) = class_of(&element.factory) else { return };
+    let name = link.pad.as_deref().unwrap_or("sink_%u");
+    let pad_type = class.pad_template(name).map(|template| template.property::<glib::Type>("gtype"));
+    let Some(pad) = pad_type.and_then(glib::Class::<gst::Pad>::from_type) else {
+        if let Some(assignment) = link.assignments.first() {
+            collector.add(
+                Some(section.line(assignment.offset)),
+                format!("{} has no pad {name:?} that takes properties", element.factory),
+            );
+        }
+        return;
+    };
+    for assignment in &link.assignments {
+        let line = Some(section.line(assignment.offset));
+        let Some(pspec) = pad.find_property(&assignment.key) else {
+            let properties: Vec<_> = pad.list_properties().iter().map(|p| p.name().to_owned()).collect();
+            let hint = hint(&assignment.key, properties.iter().map(String::as_str));
+            collector.add(
+                line,
+                format!("pads of {} have no property {:?}{hint}", element.factory, assignment.key),
+            );
+            continue;
+        };
+        check_assignment(graph, element, assignment, &pspec, line, collector);
     }
 }

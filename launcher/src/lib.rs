@@ -22,3 +22,4 @@ pub mod runtime;
 pub mod site;
 pub mod template;
 pub mod values;
+pub mod wall;

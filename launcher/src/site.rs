@@ -35,7 +35,7 @@ pub struct SiteCamera {
 pub struct Site {
     pub file: String,
     pub instance_id: Option<SiteValue>,
-    /// `[values]`, and `broker` and `topic_prefix` from the top level.
+    /// `[values]`, and `broker`, `topic_prefix` and `[[alerts]]` from the top level.
     pub values: BTreeMap<String, SiteValue>,
     pub cameras: Vec<SiteCamera>,
 }
@@ -49,6 +49,8 @@ pub enum SiteError {
     Read { path: PathBuf, source: std::io::Error },
 }
 
+/// Parameters that are lists of tables: `[[cameras.zones]]`, `[[alerts]]`. Elements get them as JSON.
+const STRUCTURED: [&str; 2] = ["zones", "alerts"];
 /// Cameras per site file; ids and threads are made for tens, not for thousands.
 const MAX_CAMERAS: usize = 1024;
 /// A secret file is a password, not a film.
@@ -90,11 +92,11 @@ impl Site {
         };
         let mut reader = Reader { text, folder, env, collector };
         let mut site = Self { file: file.into(), ..Self::default() };
-        let known = ["instance_id", "broker", "topic_prefix", "values", "cameras"];
+        let known = ["instance_id", "broker", "topic_prefix", "values", "alerts", "cameras"];
         for (key, item) in document.as_table() {
             match key {
                 "instance_id" => site.instance_id = reader.value(key, item),
-                "broker" | "topic_prefix" => {
+                "broker" | "topic_prefix" | "alerts" => {
                     site.values.extend(reader.value(key, item).map(|value| (key.to_owned(), value)));
                 }
                 "values" => match item.as_table_like() {
@@ -134,6 +136,9 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, key: &str, item: &Item) -> Option<SiteValue> {
+        if STRUCTURED.contains(&key) && !item.is_str() {
+            return self.structured(key, item);
+        }
         let Some(value) = toml_value(item) else {
             self.add(
                 item,
@@ -152,6 +157,49 @@ impl Reader<'_> {
             other => other,
         };
         Some(SiteValue { value, line: self.line(item) })
+    }
+
+    /// A value that is written as tables and handed on as JSON.
+    fn structured(&mut self, key: &str, item: &Item) -> Option<SiteValue> {
+        let json = if let Some(tables) = item.as_array_of_tables() {
+            tables.iter().map(|table| self.table(table)).collect()
+        } else if let Some(array) = item.as_array() {
+            array.iter().map(|value| self.json(value)).collect()
+        } else {
+            Err(format!("{key} must be written as [[{key}]] tables or as an array, got {}", item.type_name()))
+        };
+        match json.map(serde_json::Value::Array) {
+            Ok(json) => Some(SiteValue { value: Value::Text(json.to_string()), line: self.line(item) }),
+            Err(message) => {
+                self.add(item, message);
+                None
+            }
+        }
+    }
+
+    fn table(&self, table: &dyn TableLike) -> Result<serde_json::Value, String> {
+        let entry = |(key, item): (&str, &Item)| {
+            let value = item.as_value().ok_or_else(|| format!("{key:?} cannot be a table here"))?;
+            Ok((key.to_owned(), self.json(value)?))
+        };
+        table.iter().map(entry).collect::<Result<serde_json::Map<_, _>, String>>().map(Into::into)
+    }
+
+    fn json(&self, value: &toml_edit::Value) -> Result<serde_json::Value, String> {
+        use toml_edit::Value as Toml;
+        Ok(match value {
+            Toml::String(text) => expand(text.value(), self.folder, self.env)?.into(),
+            Toml::Integer(number) => (*number.value()).into(),
+            Toml::Float(number) => (*number.value()).into(),
+            Toml::Boolean(flag) => (*flag.value()).into(),
+            Toml::Array(list) => list.iter().map(|value| self.json(value)).collect::<Result<_, _>>()?,
+            Toml::InlineTable(table) => self.table(table)?,
+            // What TOML calls a time of day reads like one: from = 22:00:00.
+            Toml::Datetime(time) => {
+                let text = time.value().to_string();
+                text.strip_suffix(":00").filter(|t| t.matches(':').count() == 1).unwrap_or(&text).into()
+            }
+        })
     }
 
     fn values(&mut self, table: &dyn TableLike, skip: &[&str]) -> BTreeMap<String, SiteValue> {
@@ -270,6 +318,43 @@ mod tests {
         assert_eq!((site.cameras[0].id, site.cameras[0].name.as_str()), (3, "Gate"));
         assert_eq!(site.cameras[0].values["max_fps"].value, Value::Float(0.5));
         assert_eq!(site.cameras[1].name, "camera 4");
+    }
+
+    #[test]
+    fn zones_and_alerts_are_tables_that_become_json() {
+        let site = parse(
+            "[[cameras]]\nid = 3\n[[cameras.zones]]\nname = \"yard\"\npolygon = [[0, 0], [1, 0.5], [1, 1]]\n\
+             [[cameras.zones]]\nname = \"gate\"\nline = [[0.5, 0.1], [0.5, 0.9]]\n\
+             [[alerts]]\nid = \"night\"\nfrom = 22:00:00\nobjects = [\"person\"]\n\
+             webhook = \"https://h/?t=${env:PW}\"\n",
+        )
+        .unwrap();
+        let Value::Text(zones) = &site.cameras[0].values["zones"].value else { panic!("text") };
+        let zones: serde_json::Value = serde_json::from_str(zones).unwrap();
+        assert_eq!(zones[0]["polygon"], serde_json::json!([[0, 0], [1, 0.5], [1, 1]]));
+        assert_eq!(zones[1]["name"], "gate");
+        assert_eq!(nvr_core::zones::parse(&zones.to_string()).unwrap().len(), 2);
+        let Value::Text(alerts) = &site.values["alerts"].value else { panic!("text") };
+        assert_eq!(nvr_core::alert::parse(alerts).unwrap()[0].hours, Some((22 * 60, 24 * 60)));
+        assert!(alerts.contains("t=p${env:PW}"), "{alerts}");
+        let problems =
+            parse("alerts = 3\n[[cameras]]\nid = 1\nzones = [{ name = \"${env:NONE}\" }]\n").unwrap_err();
+        let text = problems.to_string();
+        assert!(text.contains("site.toml:1: alerts must be written as [[alerts]]"), "{text}");
+        assert!(text.contains("site.toml:4: environment variable \"NONE\" is not set"), "{text}");
+    }
+
+    #[test]
+    fn the_site_file_of_the_guide_is_right() {
+        let page = include_str!("../../docs/guide/zones-and-alerts.md");
+        let (_, rest) = page.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let env = |name: &str| (name == "HOOK_TOKEN").then(|| "t".to_owned());
+        let site = Site::parse("site.toml", text, Path::new("."), &env).unwrap();
+        let zones = nvr_core::zones::parse(&site.cameras[0].values["zones"].value.to_string()).unwrap();
+        assert_eq!(zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>(), ["drive", "gate"]);
+        let rules = nvr_core::alert::parse(&site.values["alerts"].value.to_string()).unwrap();
+        assert_eq!(rules[0].webhook.as_ref().unwrap().query(), Some("token=t"));
     }
 
     #[test]

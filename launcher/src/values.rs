@@ -223,7 +223,7 @@ impl Plan {
         self.graph
             .params
             .iter()
-            .filter(|param| param.kind == Kind::Fragment)
+            .filter(|param| param.is_text())
             .filter_map(|param| Some((param.name.clone(), self.get(None, &param.name).ok()??)))
             .collect()
     }

@@ -234,10 +234,11 @@ fn a_signal_ends_it_in_order_and_json_logs_have_stable_events() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let path = file(folder.path(), "idle.toml", IDLE);
-    // One frame takes a minute: an orderly end has to wait for it.
+    let text = IDLE.replace("videotestsrc is-live=true", "nvrsrc uri=testsrc://");
+    let path = file(folder.path(), "slow.toml", &text);
+    // One frame takes a minute, and an orderly end has to wait for it: the first one is on its way when it is played.
     let running = start(&[&path, "--wait", "60000000"]);
-    running.wait_for("instance.running");
+    running.wait_for("source.playing");
     running.signal("-INT");
     running.wait_for("instance.draining");
     running.signal("-INT");

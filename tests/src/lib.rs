@@ -6,6 +6,7 @@ pub mod detector;
 pub mod golden;
 pub mod markdown;
 pub mod mosquitto;
+pub mod mot;
 pub mod picture;
 pub mod plugin;
 pub mod score;

@@ -35,7 +35,7 @@ pub enum Access {
 
 /// The password of user `camera`, as it has to be written in a URL.
 pub const PASSWORD_IN_URL: &str = "p%40ss%2Fword";
-const PASSWORD: &str = "p@ss/word";
+pub const PASSWORD: &str = "p@ss/word";
 
 /// A mosquitto process with its own ports and folder. A second, open port lets the test itself in.
 #[derive(Debug)]

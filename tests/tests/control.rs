@@ -8,7 +8,7 @@ use std::{
 use nvr_core::command::State;
 use nvr_tests::{
     control::{Operator, PATIENCE, Process, launcher, runtime, second_model},
-    mosquitto::{Access, Mosquitto},
+    mosquitto::{Access, Mosquitto, PASSWORD},
     plugin::PluginFolder,
 };
 use serde_json::json;
@@ -458,6 +458,24 @@ fn an_application_of_ones_own_stands_behind_the_element() {
     assert_eq!(process.wait(), Some(0), "{}", process.log());
 }
 
+/// Publishes on a connection of its own, whether that is allowed or not.
+fn publish_as(broker: &Mosquitto, user: &str, topic: &str, payload: &str, retain: bool) {
+    let mut options = rumqttc::MqttOptions::new(format!("{user}-once"), "127.0.0.1", broker.port());
+    options.set_credentials(user, PASSWORD);
+    let (client, mut connection) = rumqttc::Client::new(options, 10);
+    client.publish(topic, rumqttc::QoS::AtMostOnce, retain, payload).unwrap();
+    client.disconnect().unwrap();
+    let mut sent = false;
+    for event in connection.iter() {
+        match event.unwrap() {
+            rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(_)) => sent = true,
+            rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => break,
+            _ => {}
+        }
+    }
+    assert!(sent, "{user} {topic}");
+}
+
 #[test]
 fn the_sample_of_rights_lets_each_user_do_its_part() {
     let Some(broker) = Mosquitto::start(Access::Acl) else { return };
@@ -469,17 +487,18 @@ fn the_sample_of_rights_lets_each_user_do_its_part() {
     // Viewers see everything and move nothing; who publishes camera data cannot command either.
     let mut viewer = Operator::new(&broker.url_for("viewer"), &["nvr/detections/+"]);
     viewer.until("events", |viewer| !viewer.on("nvr/detections/0").is_empty());
-    let command =
-        json!({"command": "set_fps", "params": {"max_fps": 9}, "request_id": "forbidden"}).to_string();
-    let camera = Operator::new(&broker.url_for("camera"), &[]);
-    for operator in [&viewer, &camera] {
-        operator.client.publish("nvr/control/commands", command.clone().into_bytes(), false);
-        operator.client.publish("nvr/control/commands", br#"{"command":"stop"}"#.to_vec(), false);
-        operator.client.flush();
+    let command = json!({"command": "set_fps", "params": {"max_fps": 9}}).to_string();
+    for (user, topic, payload, retain) in [
+        ("viewer", "nvr/control/commands", command.as_str(), false),
+        ("camera", "nvr/control/commands", command.as_str(), false),
+        ("viewer", "nvr/control/commands", r#"{"command":"stop"}"#, false),
+        ("camera", "nvr/control/commands", r#"{"command":"stop"}"#, false),
+        ("viewer", "nvr/detections/0", r#"{"forged":true}"#, false),
+        ("viewer", "nvr/control/status/proc-a", "", true),
+        ("control", "nvr/detections/0", r#"{"forged":true}"#, false),
+    ] {
+        publish_as(&broker, user, topic, payload, retain);
     }
-    viewer.client.publish("nvr/detections/0", br#"{"forged":true}"#.to_vec(), false);
-    viewer.client.publish("nvr/control/status/proc-a", Vec::new(), true);
-    viewer.client.flush();
     // The broker has answered all of that by the time this is answered.
     control.tell("proc-a", r#"{"command":"status"}"#).unwrap();
     assert_eq!(control.client.statuses["proc-a"].parameters["max_fps"], json!(3.0));

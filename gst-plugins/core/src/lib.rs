@@ -2,6 +2,7 @@
 //! without GStreamer, a network, a clock or a thread. `now` is always a parameter.
 #![forbid(unsafe_code)]
 
+pub mod alert;
 pub mod backoff;
 pub mod command;
 pub mod decode;
@@ -10,14 +11,20 @@ pub mod draw;
 pub mod event;
 pub mod frame;
 pub mod geometry;
+pub mod layout;
+pub mod lifecycle;
 pub mod model;
+pub mod motion;
 pub mod nal;
 pub mod overlay;
 pub mod preprocess;
 pub mod rate;
 pub mod retention;
+pub mod scale;
 pub mod scene;
 pub mod segment;
 pub mod slots;
 pub mod times;
 pub mod topic;
+pub mod track;
+pub mod zones;

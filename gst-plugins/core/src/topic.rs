@@ -73,6 +73,26 @@ pub fn detections(prefix: &str, source_id: u32) -> String {
     format!("{prefix}/detections/{source_id}")
 }
 
+/// `{prefix}/events/{source_id}`: the lives of objects.
+pub fn events(prefix: &str, source_id: u32) -> String {
+    format!("{prefix}/events/{source_id}")
+}
+
+/// `{prefix}/zones/{source_id}`: who enters, leaves, loiters and crosses.
+pub fn zones(prefix: &str, source_id: u32) -> String {
+    format!("{prefix}/zones/{source_id}")
+}
+
+/// `{prefix}/snapshots/{source_id}/{tracker_id}`: the best view of an object as JPEG.
+pub fn snapshot(prefix: &str, source_id: u32, tracker_id: u64) -> String {
+    format!("{prefix}/snapshots/{source_id}/{tracker_id}")
+}
+
+/// `{prefix}/alerts/{rule_id}`.
+pub fn alerts(prefix: &str, rule_id: &str) -> String {
+    format!("{prefix}/alerts/{rule_id}")
+}
+
 /// `{prefix}/control/status/{instance_id}`: retained status and last will.
 pub fn status(prefix: &str, instance_id: &str) -> String {
     format!("{prefix}/control/status/{instance_id}")
@@ -101,6 +121,10 @@ mod tests {
     fn topics_follow_the_protocol() {
         assert_eq!(detections("nvr", 2), "nvr/detections/2");
         assert_eq!(detections("nvr/shop-7", 0), "nvr/shop-7/detections/0");
+        assert_eq!(events("nvr", 2), "nvr/events/2");
+        assert_eq!(zones("nvr", 2), "nvr/zones/2");
+        assert_eq!(snapshot("nvr", 2, 17), "nvr/snapshots/2/17");
+        assert_eq!(alerts("nvr", "night"), "nvr/alerts/night");
         assert_eq!(status("nvr", "proc-a"), "nvr/control/status/proc-a");
         assert_eq!(metrics("nvr", "proc-a"), "nvr/status/metrics/proc-a");
         assert_eq!(

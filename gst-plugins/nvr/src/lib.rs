@@ -3,19 +3,27 @@
 
 pub mod meta;
 pub mod mqtt;
+pub mod nvrcompositor;
 pub mod nvrcontrol;
 pub mod nvrinfer;
+pub mod nvrmotion;
 pub mod nvrmqttsink;
 pub mod nvroverlay;
 pub mod nvrrecordsink;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
+pub mod nvrtrack;
+pub mod nvrzones;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     meta::init();
     nvrsrc::register(plugin)?;
     nvrtestsrc::register(plugin)?;
+    nvrmotion::register(plugin)?;
     nvrinfer::register(plugin)?;
+    nvrtrack::register(plugin)?;
+    nvrzones::register(plugin)?;
+    nvrcompositor::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
     nvrrecordsink::register(plugin)?;

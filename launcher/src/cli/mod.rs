@@ -160,7 +160,10 @@ pub(crate) fn init_gstreamer() -> Result<(), Failure> {
         message: format!("GStreamer does not start: {error}"),
     };
     gst::init().map_err(|error| fail(&error))?;
-    REGISTERED.get_or_init(gstnvr::plugin_register_static).clone().map_err(|error| fail(&error))
+    REGISTERED
+        .get_or_init(|| gstnvr::plugin_register_static().and_then(|()| crate::wall::register()))
+        .clone()
+        .map_err(|error| fail(&error))
 }
 
 fn completion(matches: &ArgMatches) {

@@ -118,6 +118,9 @@ fn flag(param: &Param) -> Arg {
         Kind::Enum { values } => {
             let _ = write!(help, " [{}]", values.join(", "));
         }
+        Kind::Choice { choices } => {
+            let _ = write!(help, " [{}]", choices.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+        }
         _ => {}
     }
     if param.required {

@@ -10,9 +10,9 @@ use crate::{
     template::{Piece, parse_pieces},
 };
 
-const TYPES: [&str; 8] = ["string", "int", "float", "bool", "enum", "uri", "secret", "fragment"];
-const PARAM_KEYS: [&str; 9] =
-    ["type", "default", "min", "max", "values", "live", "scope", "help", "required"];
+const TYPES: [&str; 9] = ["string", "int", "float", "bool", "enum", "uri", "secret", "choice", "fragment"];
+const PARAM_KEYS: [&str; 10] =
+    ["type", "default", "min", "max", "values", "choices", "live", "scope", "help", "required"];
 
 /// Flags that every graph has; a parameter of that name would hide one.
 const RESERVED: [&str; 9] =
@@ -135,12 +135,17 @@ impl Reader<'_> {
             self.collector.add(line, format!("parameter {name:?} needs help = \"what it does\""));
         }
         let live = self.bool(table, "live");
-        if live && kind == Kind::Fragment {
-            self.collector.add(line, format!("parameter {name:?} is a fragment and cannot be live"));
+        let text = match kind {
+            Kind::Fragment => Some("fragment"),
+            Kind::Choice { .. } => Some("choice"),
+            _ => None,
+        };
+        if let Some(text) = text.filter(|_| live) {
+            self.collector.add(line, format!("parameter {name:?} is a {text} and cannot be live"));
         }
-        if scope == Scope::Camera && kind == Kind::Fragment {
+        if let Some(text) = text.filter(|_| scope == Scope::Camera) {
             self.collector
-                .add(line, format!("parameter {name:?} is a fragment and cannot differ between cameras"));
+                .add(line, format!("parameter {name:?} is a {text} and cannot differ between cameras"));
         }
         let mut param = Param {
             name: name.into(),
@@ -195,6 +200,24 @@ impl Reader<'_> {
             "uri" => Kind::Uri,
             "bool" => Kind::Bool,
             "fragment" => Kind::Fragment,
+            "choice" => {
+                let choices: Option<BTreeMap<String, String>> =
+                    table.get("choices").and_then(Item::as_table_like).and_then(|choices| {
+                        choices
+                            .iter()
+                            .map(|(key, text)| Some((key.to_owned(), text.as_str()?.to_owned())))
+                            .collect()
+                    });
+                let Some(choices) = choices.filter(|choices| !choices.is_empty()) else {
+                    let line = table.get("choices").map_or(line, |item| self.item_line(item));
+                    self.collector.add(
+                        line,
+                        format!("parameter {name:?} is a choice and needs [params.{name}.choices] with pipeline texts"),
+                    );
+                    return None;
+                };
+                Kind::Choice { choices }
+            }
             "int" => Kind::Int {
                 min: min.map_or(i64::MIN, |min| min as i64),
                 max: max.map_or(i64::MAX, |max| max as i64),
@@ -352,6 +375,11 @@ fn check_used(graph: &Graph, collector: &mut Collector) {
                 Piece::Param(name) => text.extend(["${", name, "}"]),
                 Piece::Text(fragment) if param.kind == Kind::Fragment => text.push_str(fragment),
                 Piece::Text(_) => {}
+            }
+        }
+        if let Kind::Choice { choices } = &param.kind {
+            for choice in choices.values() {
+                text.push_str(choice);
             }
         }
     }

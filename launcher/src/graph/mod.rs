@@ -120,7 +120,8 @@ impl Graph {
         hint(name, self.params.iter().map(|param| param.name.as_str()))
     }
 
-    /// Takes a section apart, fragments put in. `fragments` holds the value of every fragment parameter.
+    /// Takes a section apart, fragments put in. `fragments` holds the value of every parameter that is text or
+    /// chooses one.
     ///
     /// # Errors
     /// What the template does not understand, with lines of the graph file.
@@ -149,8 +150,11 @@ impl Graph {
 
     fn with_fragments(&self, launch: &str, fragments: &Values) -> String {
         let mut text = launch.to_owned();
-        for param in self.params.iter().filter(|param| param.kind == Kind::Fragment) {
-            let value = fragments.get(&param.name).map_or_else(String::new, ToString::to_string);
+        for param in self.params.iter().filter(|param| param.is_text()) {
+            let mut value = fragments.get(&param.name).map_or_else(String::new, ToString::to_string);
+            if let Kind::Choice { choices } = &param.kind {
+                value = choices.get(&value).cloned().unwrap_or_default();
+            }
             text = text.replace(&format!("${{{}}}", param.name), &value);
         }
         text
@@ -166,7 +170,8 @@ impl Graph {
     ) {
         let in_camera =
             self.camera.as_ref().is_some_and(|camera| std::ptr::eq(camera, section) || camera == section);
-        for (_, assignment) in template.bindings() {
+        let pads = template.links.iter().flat_map(|link| &link.assignments);
+        for assignment in template.bindings().map(|(_, assignment)| assignment).chain(pads) {
             for name in assignment.params() {
                 self.check_reference(name, in_camera, Some(line(assignment.offset)), collector);
             }

@@ -23,6 +23,10 @@ pub enum Kind {
     Enum {
         values: Vec<String>,
     },
+    /// A name that stands for pipeline text of the graph file.
+    Choice {
+        choices: BTreeMap<String, String>,
+    },
     /// Pipeline text. Only files and the command line may give it.
     Fragment,
 }
@@ -97,6 +101,9 @@ impl Param {
             Kind::Float { min, max } => format!("a number{}", range(*min, *max, f64::MIN, f64::MAX)),
             Kind::Bool => "true or false".into(),
             Kind::Enum { values } => format!("one of {}", values.join(", ")),
+            Kind::Choice { choices } => {
+                format!("one of {}", choices.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+            }
             Kind::Fragment => "pipeline text".into(),
         }
     }
@@ -177,8 +184,21 @@ impl Param {
                     Err(ValueError(format!("{}{hint}", wrong().0)))
                 }
             }
+            (Kind::Choice { choices }, Value::Text(text)) => {
+                if choices.contains_key(&text) {
+                    Ok(Value::Text(text))
+                } else {
+                    let hint = hint(&text, choices.keys().map(String::as_str));
+                    Err(ValueError(format!("{}{hint}", wrong().0)))
+                }
+            }
             _ => Err(wrong()),
         }
+    }
+
+    /// Whether values become part of the launch string.
+    pub fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Fragment | Kind::Choice { .. })
     }
 
     fn wrong(&self, given: &str) -> ValueError {

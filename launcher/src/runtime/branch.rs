@@ -172,11 +172,16 @@ pub(super) fn plan_update(
     camera: Option<&Camera>,
 ) -> Result<Update, String> {
     let mut changes = Vec::new();
+    let value_of = |plan: &Plan, assignment| {
+        compose(assignment, &|name| plan.get(camera, name).map_err(|error| error.0))
+    };
+    // A pad of the shared graph gets its values when it is requested.
     let mut rebuild = false;
+    for assignment in template.links.iter().flat_map(|link| &link.assignments) {
+        rebuild |= value_of(old, assignment)? != value_of(new, assignment)?;
+    }
     for (element, assignment) in template.bindings() {
-        let value =
-            |plan: &Plan| compose(assignment, &|name| plan.get(camera, name).map_err(|error| error.0));
-        let (before, after) = (value(old)?, value(new)?);
+        let (before, after) = (value_of(old, assignment)?, value_of(new, assignment)?);
         if before == after {
             continue;
         }
@@ -217,11 +222,18 @@ pub(super) fn bin_name(id: u32) -> String {
 ///
 /// # Errors
 /// A link that cannot be made; the pipeline is then as it was before.
-pub(super) fn attach(pipeline: &gst::Pipeline, bin: gst::Bin, links: &[SharedLink]) -> Result<Parts, String> {
+pub(super) fn attach(
+    pipeline: &gst::Pipeline,
+    bin: gst::Bin,
+    links: &[SharedLink],
+    plan: &Plan,
+    camera: &Camera,
+) -> Result<Parts, String> {
     pipeline.add(&bin).map_err(|error| error.to_string())?;
     let mut parts = Parts { bin, links: Vec::new(), since: Instant::now(), pulse: Pulse::default() };
     for (index, link) in links.iter().enumerate() {
-        if let Err(message) = attach_link(pipeline, &mut parts, index, link) {
+        let attached = attach_link(pipeline, &mut parts, index, link, plan, camera);
+        if let Err(message) = attached {
             detach(pipeline, &parts);
             return Err(message);
         }
@@ -236,6 +248,8 @@ fn attach_link(
     parts: &mut Parts,
     index: usize,
     link: &SharedLink,
+    plan: &Plan,
+    camera: &Camera,
 ) -> Result<(), String> {
     let from = parts.bin.by_name(&link.from).ok_or_else(|| format!("there is no element {:?}", link.from))?;
     let source = from.src_pads().into_iter().find(|pad| !pad.is_linked()).ok_or_else(|| {
@@ -262,10 +276,28 @@ fn attach_link(
         (pad, requested)
     };
     let sink = sink.ok_or_else(|| format!("{} has no pad that fits {}", link.to, link.from))?;
-    let linked =
-        ghost.link(&sink).map_err(|error| format!("{} cannot be linked to {}: {error}", link.from, link.to));
-    parts.links.push((shared, sink, requested));
-    linked.map(drop)
+    parts.links.push((shared, sink.clone(), requested));
+    set_pad_values(&sink, link, plan, camera)?;
+    ghost
+        .link(&sink)
+        .map(drop)
+        .map_err(|error| format!("{} cannot be linked to {}: {error}", link.from, link.to))
+}
+
+/// Sets what the template says about the pad of the shared graph, before anything flows.
+fn set_pad_values(pad: &gst::Pad, link: &SharedLink, plan: &Plan, camera: &Camera) -> Result<(), String> {
+    for assignment in &link.assignments {
+        let key = &assignment.key;
+        let place = |message: String| format!("pad of {}: {message}", link.to);
+        let value_of = |name: &str| plan.get(Some(camera), name).map_err(|error| error.0);
+        let Some(value) = compose(assignment, &value_of).map_err(place)? else { continue };
+        let pspec = pad.find_property(key).ok_or_else(|| place(format!("there is no property {key:?}")))?;
+        for param in assignment.params().filter_map(|name| plan.graph.param(name)) {
+            check_kind(&pspec, param, assignment.value.len() == 1).map_err(place)?;
+        }
+        pad.set_property_from_value(key, &convert(&pspec, &value).map_err(place)?);
+    }
+    Ok(())
 }
 
 /// Takes a branch out of the pipeline. Its elements are still in their state.

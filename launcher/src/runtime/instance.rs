@@ -25,6 +25,7 @@ use crate::{
     redact::redact,
     template::Template,
     values::{Camera, Plan},
+    wall,
 };
 
 /// How an instance ended.
@@ -340,7 +341,15 @@ impl Instance {
     }
 
     fn handle_element_message(&mut self, message: &gst::Message, structure: &gst::StructureRef) {
-        let Some(id) = self.owner(message) else { return };
+        let Some(id) = self.owner(message) else {
+            if structure.name() == wall::KEY
+                && structure.get::<&str>("key").is_ok_and(|key| !wall::press(key, &self.pipeline))
+            {
+                info!(event = "instance.key", "ended from the keyboard");
+                self.stop();
+            }
+            return;
+        };
         let field = |name: &str| text_field(structure, name).map(|text| redact(&text).into_owned());
         match structure.name().as_str() {
             "nvr-source-state" => {
@@ -427,7 +436,7 @@ impl Instance {
     fn build(&self, camera: &Camera) -> Result<Parts, String> {
         let bin = self.blueprint(camera)?;
         let links = self.template.as_ref().map_or(&[][..], |template| &template.links);
-        branch::attach(&self.pipeline, bin, links)
+        branch::attach(&self.pipeline, bin, links, &self.plan, camera)
     }
 
     /// Builds and starts a branch that exists by name only.
@@ -507,8 +516,8 @@ impl Instance {
         }
     }
 
-    /// The sources that end when they are told to. `nvrsrc` goes on for ever by design: what follows it
-    /// finishes its work when it is stopped.
+    /// The sources that end when they are told to, and the wall, which is one to what follows it. `nvrsrc` goes on
+    /// for ever by design: what follows it finishes its work when it is stopped.
     fn ending_sources(&self) -> Vec<gst::Element> {
         let bins = self.branches.values().filter_map(|branch| branch.parts()).map(|parts| parts.bin.clone());
         let shared = self.pipeline.clone().upcast::<gst::Bin>();
@@ -520,6 +529,7 @@ impl Instance {
                 });
                 !is_branch && source.factory().is_some_and(|factory| factory.name() != "nvrsrc")
             })
+            .chain(self.pipeline.iterate_all_by_element_factory_name("nvrcompositor").into_iter().flatten())
             .collect()
     }
 

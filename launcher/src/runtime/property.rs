@@ -72,7 +72,7 @@ pub(crate) fn check_kind(pspec: &glib::ParamSpec, param: &Param, alone: bool) ->
             let caps = type_ == gst::Caps::static_type();
             is_text || (alone && type_ != glib::Type::BOOL && !numeric && !caps)
         }
-        Kind::Fragment => false,
+        Kind::Choice { .. } | Kind::Fragment => false,
     };
     if fits {
         return Ok(());

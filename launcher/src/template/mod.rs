@@ -9,7 +9,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use scan::parse_pieces;
 use scan::{Token, TokenKind};
@@ -70,6 +70,8 @@ pub struct SharedLink {
     pub to: String,
     /// Name or template of the pad asked for (`name.sink_%u`).
     pub pad: Option<String>,
+    /// What stands after it: properties of the pad.
+    pub assignments: Vec<Assignment>,
     pub offset: usize,
 }
 
@@ -108,6 +110,9 @@ impl Template {
         let mut elements: Vec<Element> = Vec::new();
         // Index of the element that assignments belong to.
         let mut current: Option<usize> = None;
+        // Properties of pads of the shared graph, by where their reference begins.
+        let mut reference: Option<usize> = None;
+        let mut pads: BTreeMap<usize, Vec<Assignment>> = BTreeMap::new();
         // Where each element's factory name ends, and which parts of the text are to be cut.
         let mut name_at: Vec<Option<usize>> = Vec::new();
         let mut cuts: Vec<(usize, usize)> = Vec::new();
@@ -123,11 +128,17 @@ impl Template {
                     });
                     name_at.push(Some(token.end));
                     current = Some(elements.len() - 1);
+                    reference = None;
                 }
                 TokenKind::Assignment { key, value } => {
                     let assignment =
                         Assignment { key: key.clone(), value: value.clone(), offset: token.start };
                     let has_params = assignment.params().next().is_some();
+                    if let Some(start) = reference {
+                        pads.entry(start).or_default().push(assignment);
+                        cuts.push((token.start, token.end));
+                        continue;
+                    }
                     let Some(index) = current else {
                         errors.push(TemplateError::new(
                             token.start,
@@ -163,17 +174,34 @@ impl Template {
                     }
                     elements[index].assignments.push(assignment);
                 }
-                TokenKind::Open | TokenKind::Close | TokenKind::Caps | TokenKind::Reference { .. } => {
+                TokenKind::Reference { .. } => {
                     current = None;
+                    reference = Some(token.start);
                 }
-                TokenKind::Link => {}
+                TokenKind::Open | TokenKind::Close | TokenKind::Caps => {
+                    current = None;
+                    reference = None;
+                }
+                TokenKind::Link => reference = None,
             }
         }
         if elements.is_empty() && errors.is_empty() {
             errors.push(TemplateError::new(0, "there is no element here"));
         }
         name_elements(&mut elements, &mut errors);
-        let links = shared_links(&tokens, &elements, &mut cuts, &mut errors);
+        let mut links = shared_links(&tokens, &elements, &mut cuts, &mut errors);
+        for link in &mut links {
+            link.assignments = pads.remove(&link.offset).unwrap_or_default();
+        }
+        for assignment in pads.into_values().flatten() {
+            errors.push(TemplateError::new(
+                assignment.offset,
+                format!(
+                    "{:?} stands after a link within the launch string; only a pad of the shared graph takes properties",
+                    assignment.key
+                ),
+            ));
+        }
         if !errors.is_empty() {
             errors.sort_by_key(|error| error.offset);
             return Err(errors);
@@ -186,7 +214,7 @@ impl Template {
         Ok(Self { description: rewrite(launch, &cuts, &names), elements, links })
     }
 
-    /// Every assignment that parameters feed, with its element.
+    /// Every assignment that parameters feed, with its element. Those of pads of the shared graph are not among them.
     pub fn bindings(&self) -> impl Iterator<Item = (&Element, &Assignment)> {
         self.elements.iter().flat_map(|element| {
             element
@@ -260,6 +288,7 @@ fn shared_links(
                     from: element.name.clone(),
                     to: name.clone(),
                     pad: pad.clone(),
+                    assignments: Vec::new(),
                     offset: token.start,
                 });
             }

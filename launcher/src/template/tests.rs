@@ -37,10 +37,35 @@ fn a_link_into_the_shared_graph_is_taken_out() {
         Template::parse("videotestsrc ! tee name=t ! queue ! mix.sink_%u t. ! queue ! fakesink").unwrap();
     assert_eq!(
         template.links,
-        [SharedLink { from: "queue-0".into(), to: "mix".into(), pad: Some("sink_%u".into()), offset: 36 }]
+        [SharedLink {
+            from: "queue-0".into(),
+            to: "mix".into(),
+            pad: Some("sink_%u".into()),
+            assignments: Vec::new(),
+            offset: 36
+        }]
     );
     assert!(!template.description.contains("mix"), "{}", template.description);
     assert!(template.description.contains("t. ! queue name=queue-1 ! fakesink"));
+}
+
+#[test]
+fn what_stands_after_such_a_link_belongs_to_the_pad() {
+    let template =
+        Template::parse("src name=a ! mix.sink_%u label=${name} alpha=0.5\n a. ! queue ! mix. zorder=2")
+            .unwrap();
+    let found: Vec<_> = template
+        .links
+        .iter()
+        .map(|link| (link.from.as_str(), link.assignments.iter().map(|a| a.key.as_str()).collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(found, [("a", vec!["label", "alpha"]), ("queue-0", vec!["zorder"])]);
+    assert_eq!(template.links[0].assignments[0].value, [Piece::Param("name".into())]);
+    for gone in ["label", "alpha", "zorder", "mix"] {
+        assert!(!template.description.contains(gone), "{}", template.description);
+    }
+    let errors = Template::parse("tee name=t ! fakesink t. alpha=1 ! queue ! fakesink").unwrap_err();
+    assert!(texts(&errors).contains("only a pad of the shared graph"), "{}", texts(&errors));
 }
 
 #[test]

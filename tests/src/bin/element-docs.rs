@@ -32,12 +32,33 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
          ! nvrinfer model=demo ! nvrmqttsink source-id=0",
     ),
     (
+        "nvrmotion",
+        "Says of each frame whether anything moves in it, and where, from a small copy of the brightness: \
+         `nvrinfer gate=motion` then looks at those frames only. See [motion and tracking](../guide/tracking.md).",
+        "gst-launch-1.0 nvrtestsrc ground-truth=false ! nvrmotion masks='0,0 1,0 1,0.09 0,0.09' \
+         ! nvrinfer model=demo gate=motion ! nvrmqttsink source-id=0",
+    ),
+    (
         "nvrinfer",
         "Object detection in place: the frame goes through untouched, detections travel on it as metadata. The \
          model's input is sampled straight from the decoded frame, so no videoconvert or videoscale belongs in \
          front of it. See [models](models.md) for which models it takes and how it learns about them.",
         "gst-launch-1.0 filesrc location=street.mp4 ! decodebin3 ! nvrinfer model=yolox-nano threshold=0.4 \
          classes=person,car ! nvrmqttsink source-id=0",
+    ),
+    (
+        "nvrtrack",
+        "Follows detected objects from frame to frame and gives each an id; reads and writes metadata only. See \
+         [motion and tracking](../guide/tracking.md) and [how well it follows](tracking-accuracy.md).",
+        "gst-launch-1.0 nvrtestsrc ground-truth=false ! nvrinfer model=demo max-fps=5 ! nvrtrack \
+         ! nvrmqttsink source-id=0",
+    ),
+    (
+        "nvrzones",
+        "Makes events of tracked objects: when they appear and go, which zones they are in, which lines they cross, \
+         and alerts. `zones` and `rules` are JSON, described in [zones, events and \
+         alerts](../guide/zones-and-alerts.md).",
+        "gst-launch-1.0 nvrtestsrc ! nvrtrack ! nvrzones publish=false ! fakesink",
     ),
     (
         "nvrmqttsink",

@@ -303,4 +303,4 @@ impl NoiseTile {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod tests_support;
+pub(crate) mod tests_support;

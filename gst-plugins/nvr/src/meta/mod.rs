@@ -13,6 +13,7 @@
 #[cfg(feature = "analytics")]
 mod analytics;
 mod record;
+mod replace;
 mod roi;
 
 use std::borrow::Cow;
@@ -21,6 +22,8 @@ use std::sync::{Arc, Once};
 use gst::glib::{self, gstr};
 use gst::meta::CustomMeta;
 use nvr_core::detection::{Analysis, CaptureTime, Clock, Detection, FrameFacts};
+
+pub use replace::replace_detections;
 
 /// Name of the custom meta that carries the frame facts.
 pub const FACTS: &str = "NvrFrameFacts";

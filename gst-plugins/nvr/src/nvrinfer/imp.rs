@@ -54,7 +54,8 @@
 //! ## Motion
 //!
 //! With `gate=motion`, frames that are marked as still (`motion` of `NvrFrameFacts` is false, as `nvrmotion` sets
-//! it) are not looked at. Frames without a mark are, with one warning message.
+//! it) are not looked at, except one every `gate-interval` seconds: what has come to rest before anybody looked is not
+//! missed for ever. Frames without a mark are looked at, with one warning message.
 //!
 //! ## Statistics
 //!
@@ -131,6 +132,8 @@ pub struct State {
     limiter: RateLimiter,
     /// Frames since the last one that was analysed; the first one always is.
     since_last: u32,
+    /// When a frame was looked at last, or could have been for the first time.
+    last_look: Option<gst::ClockTime>,
     /// Answers to this ticket and earlier ones belong to a stream that has been flushed or has changed its size.
     outdated: u64,
     stats: Stats,
@@ -152,6 +155,7 @@ impl State {
             info: None,
             limiter: RateLimiter::default(),
             since_last: u32::MAX,
+            last_look: None,
             outdated: 0,
             stats: Stats::default(),
             warned_error: false,
@@ -181,7 +185,7 @@ impl State {
         if !settings.enabled {
             return Some(Skip::Disabled);
         }
-        if settings.gate == Gate::Motion && motion == Some(false) {
+        if settings.gate == Gate::Motion && motion == Some(false) && !self.overdue(settings, running_time) {
             return Some(Skip::Still);
         }
         self.since_last = self.since_last.saturating_add(1);
@@ -193,7 +197,16 @@ impl State {
             return Some(Skip::Rate);
         }
         self.since_last = 0;
+        self.last_look = running_time;
         None
+    }
+
+    /// Whether a frame is looked at though nothing moves in it.
+    fn overdue(&mut self, settings: &Settings, running_time: Option<gst::ClockTime>) -> bool {
+        let interval = gst::ClockTime::from_nseconds((settings.gate_interval * 1e9) as u64);
+        let Some(now) = running_time else { return false };
+        let last = *self.last_look.get_or_insert(now);
+        !interval.is_zero() && now.checked_sub(last).is_none_or(|since| since >= interval)
     }
 
     /// How to read this model's outputs, and the names in `classes` that it does not have.
@@ -733,6 +746,7 @@ impl BaseTransformImpl for NvrInfer {
                     state.outdated = state.client.last_ticket();
                     state.limiter.reset();
                     state.since_last = u32::MAX;
+                    state.last_look = None;
                     state.client.clone()
                 });
                 if let Some(client) = client {

@@ -133,6 +133,7 @@ pub struct Settings {
     pub max_fps: f64,
     pub mode: Mode,
     pub gate: Gate,
+    pub gate_interval: f64,
     pub enabled: bool,
     pub runtime_library: Option<String>,
 }
@@ -156,6 +157,7 @@ impl Default for Settings {
             max_fps: 0.0,
             mode: Mode::default(),
             gate: Gate::default(),
+            gate_interval: 10.0,
             enabled: true,
             runtime_library: None,
         }
@@ -211,6 +213,7 @@ impl Settings {
             "max-fps" => self.max_fps = get(value),
             "mode" => self.mode = get(value),
             "gate" => self.gate = get(value),
+            "gate-interval" => self.gate_interval = get(value),
             "enabled" => self.enabled = get(value),
             "runtime-library" => self.runtime_library = text(value),
             name => unreachable!("no property {name}"),
@@ -235,6 +238,7 @@ impl Settings {
             "max-fps" => self.max_fps.to_value(),
             "mode" => self.mode.to_value(),
             "gate" => self.gate.to_value(),
+            "gate-interval" => self.gate_interval.to_value(),
             "enabled" => self.enabled.to_value(),
             "runtime-library" => self.runtime_library.to_value(),
             name => unreachable!("no property {name}"),
@@ -352,6 +356,14 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecEnum::builder_with_default("gate", defaults.gate)
             .nick("Gate")
             .blurb("Which frames are looked at")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecDouble::builder("gate-interval")
+            .nick("Gate interval")
+            .blurb("With a gate, look at least this often in seconds, also where nothing moves; 0 = never")
+            .minimum(0.0)
+            .maximum(86_400.0)
+            .default_value(defaults.gate_interval)
             .mutable_playing()
             .build(),
         glib::ParamSpecBoolean::builder("enabled")

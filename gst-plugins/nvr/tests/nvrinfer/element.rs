@@ -20,6 +20,7 @@ fn properties_are_complete_and_their_flags_are_promises() {
         "max-fps",
         "mode",
         "gate",
+        "gate-interval",
         "enabled",
     ];
     let fixed = [
@@ -289,6 +290,28 @@ fn still_frames_are_passed_over_with_gate_motion() {
     let mut buffer = camera.frame(value_of(1));
     meta::mark_motion(buffer.make_mut(), false);
     assert!(seen(&camera.harness.push_and_pull(buffer).unwrap()).is_some());
+}
+
+#[test]
+fn a_scene_that_stays_still_is_looked_at_every_gate_interval() {
+    if !runtime() {
+        return;
+    }
+    let mut camera = Camera::new("grey_a", &[("gate", "motion")]);
+    let mut look = |from: u64, interval: f64| {
+        camera.element.set_property("gate-interval", interval);
+        let looked = (from..from + 10).filter(|second| {
+            let mut buffer = camera.frame(value_of(1));
+            let frame = buffer.make_mut();
+            frame.set_pts(gst::ClockTime::from_seconds(*second));
+            meta::mark_motion(frame, false);
+            seen(&camera.harness.push_and_pull(buffer).unwrap()).is_some()
+        });
+        looked.map(|second| second - from).collect::<Vec<_>>()
+    };
+    assert_eq!(look(0, 3.0), [3, 6, 9]);
+    assert_eq!(look(10, 0.0), [0u64; 0], "never");
+    assert_eq!(look(20, 5.0), [0, 5], "long overdue");
 }
 
 #[test]

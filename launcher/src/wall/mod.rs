@@ -1,0 +1,47 @@
+//! What the wall needs beside its graph: keys of its window, and an RTSP server for its picture.
+
+mod rtsp;
+mod sink;
+
+use gst::{glib, prelude::*};
+
+glib::wrapper! {
+    /// The RTSP output; see its own file.
+    pub struct NvrRtspSink(ObjectSubclass<sink::RtspSink>) @extends gst::Bin, gst::Element, gst::Object;
+}
+
+/// Makes the launcher's own elements known to GStreamer.
+///
+/// # Errors
+/// GStreamer refuses them.
+pub fn register() -> Result<(), glib::BoolError> {
+    gst::Element::register(None, "nvrrtspsink", gst::Rank::NONE, NvrRtspSink::static_type())
+}
+
+/// Posted by `nvrcompositor` for keys that it has no use for.
+pub const KEY: &str = "nvr-compositor-key";
+
+/// Carries out a key of the window. False where it asks for the end.
+pub fn press(key: &str, pipeline: &gst::Pipeline) -> bool {
+    match key {
+        "q" | "Q" => return false,
+        "f" | "F" | "F11" => {
+            let sinks = pipeline.iterate_all_by_interface(gst_video::VideoOverlay::static_type());
+            let switched = sinks.into_iter().flatten().filter(|sink| {
+                let can = sink
+                    .find_property("fullscreen")
+                    .is_some_and(|pspec| pspec.value_type() == bool::static_type());
+                if can {
+                    let on: bool = sink.property("fullscreen");
+                    sink.set_property("fullscreen", !on);
+                }
+                can
+            });
+            if switched.count() == 0 {
+                tracing::warn!(event = "instance.key", "this window has no full screen; waylandsink has");
+            }
+        }
+        other => tracing::debug!(key = other, "key without a meaning"),
+    }
+    true
+}
