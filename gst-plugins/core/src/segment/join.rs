@@ -6,7 +6,7 @@ use super::read::{Contents, Placed};
 
 /// Segments that follow each other more closely than this follow without a pause.
 const SEAM_US: i64 = 500_000;
-/// More chapters than an MP4 file can hold in its list.
+/// Chapters that the list in an MP4 file can hold.
 const CHAPTERS: usize = 255;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -134,7 +134,7 @@ pub fn plan(parts: &[Part<'_>], from_us: i64, to_us: i64) -> Result<Plan, JoinEr
     let (begin, end) = (ticks(from_us, video.timescale), ticks(to_us, video.timescale));
     let picture = |(piece, _): &&(Piece, Row)| piece.lane == 0;
     let key = rows.iter().enumerate().filter(|(_, (piece, row))| piece.lane == 0 && row.key);
-    let before = key.clone().filter(|(_, (_, row))| row.pts <= begin).last();
+    let before = key.clone().rfind(|(_, (_, row))| row.pts <= begin);
     let (first, _) = before.or_else(|| key.clone().next()).ok_or(JoinError::Nothing)?;
     let last =
         rows.iter().rposition(|(piece, row)| piece.lane == 0 && row.pts < end).ok_or(JoinError::Nothing)?;
