@@ -13,7 +13,7 @@ use nvr_core::segment::read::{self, Contents};
 use nvr_tests::mosquitto::{Access, Mosquitto};
 use nvr_tests::plugin::PluginFolder;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const LIVE: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1";
 
 fn init() {

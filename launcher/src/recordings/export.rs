@@ -44,7 +44,7 @@ pub fn run(store: &Store, span: &Span, output: &Path) -> CommandResult {
             "{error}; export up to and from {} on their own",
             time(parts[at].start_us)
         )),
-        other => Failure::failed(other),
+        other @ join::JoinError::Nothing => Failure::failed(other),
     })?;
     let events = store.events(source, plan.from_us, plan.to_us).map_err(Failure::failed)?;
     let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", output.display()));

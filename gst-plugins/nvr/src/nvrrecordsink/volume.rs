@@ -86,10 +86,6 @@ impl Volume {
             let mut stat: libc::statvfs = std::mem::zeroed();
             (libc::statvfs(path.as_ptr(), &raw mut stat), stat)
         };
-        if result == 0 {
-            Ok(u64::from(stat.f_bavail) * u64::from(stat.f_frsize))
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if result == 0 { Ok(stat.f_bavail * stat.f_frsize) } else { Err(io::Error::last_os_error()) }
     }
 }
