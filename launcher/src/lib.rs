@@ -15,6 +15,7 @@ pub mod logging;
 pub mod models;
 pub mod orchestrate;
 pub mod process;
+mod recordings;
 pub mod redact;
 pub mod rtsp_server;
 pub mod runtime;

@@ -174,6 +174,7 @@ fn nvr_launch_examples_are_right() {
         "broker",
         "ctl",
         "orchestrate",
+        "recordings",
         "completion",
         "fault-lab",
     ];

@@ -9,6 +9,7 @@ pub mod nvrinfer;
 pub mod nvrmotion;
 pub mod nvrmqttsink;
 pub mod nvroverlay;
+pub mod nvrrecordsink;
 pub mod nvrsrc;
 pub mod nvrtestsrc;
 pub mod nvrtrack;
@@ -25,6 +26,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nvrcompositor::register(plugin)?;
     nvrmqttsink::register(plugin)?;
     nvroverlay::register(plugin)?;
+    nvrrecordsink::register(plugin)?;
     nvrcontrol::register(plugin)
 }
 

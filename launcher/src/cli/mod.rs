@@ -87,6 +87,7 @@ fn command() -> Command {
         .subcommand(crate::broker::command())
         .subcommand(crate::ctl::command())
         .subcommand(crate::orchestrate::command())
+        .subcommand(crate::recordings::command())
         .subcommand(
             Command::new("completion").about("Print a completion script for a shell").arg(
                 Arg::new("shell")
@@ -109,6 +110,7 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
         Some(("demo", matches)) => Ok(crate::demo::run(matches)),
         Some(("ctl", matches)) => Ok(crate::ctl::run(matches)),
         Some(("orchestrate", matches)) => Ok(crate::orchestrate::run(matches)),
+        Some(("recordings", matches)) => Ok(crate::recordings::run(matches)),
         Some(("completion", matches)) => {
             completion(matches);
             Ok(Ok(()))
@@ -136,6 +138,7 @@ pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
                 "broker",
                 "ctl",
                 "orchestrate",
+                "recordings",
                 "completion",
                 "fault-lab",
                 "help",

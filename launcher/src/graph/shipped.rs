@@ -10,5 +10,7 @@ pub struct Shipped {
 /// Every shipped graph.
 pub const SHIPPED: &[Shipped] = &[
     Shipped { name: "processor", text: include_str!("../../../pipelines/processor.toml") },
+    Shipped { name: "recorder", text: include_str!("../../../pipelines/recorder.toml") },
+    Shipped { name: "nvr", text: include_str!("../../../pipelines/nvr.toml") },
     Shipped { name: "wall", text: include_str!("../../../pipelines/wall.toml") },
 ];

@@ -90,6 +90,16 @@ const EXAMPLES: &[(&str, &str, &str)] = &[
          nvrtestsrc scene=yard ! wall.sink_0 nvrtestsrc scene=street ! wall.sink_1",
     ),
     (
+        "nvrrecordsink",
+        "Records coded video, and AAC or Opus sound, without decoding: fragmented MP4 files that begin with a keyframe, \
+         play while they are written and after a power cut, and lie under camera, day and hour in UTC. A catalogue in \
+         SQLite lists them; limits of age, bytes and free space remove what it lists and nothing else. With \
+         `mode=events` only what happens around detections that the broker tells of is kept. A disk that is full, \
+         read-only, slow or gone holds nothing else up. See [recording](../guide/recording.md).",
+        "gst-launch-1.0 -e nvrsrc uri=rtsp://camera.example/stream decode=none name=cam cam.encoded \
+         ! nvrrecordsink name=rec location=recordings cam.audio ! rec.audio",
+    ),
+    (
         "nvrcontrol",
         "Takes [commands](commands.md) from MQTT and carries them out in the pipeline that it stands in, wherever \
          that is: pause, resume, rate, confidence, model, tracking, name. What needs new elements it offers to the \

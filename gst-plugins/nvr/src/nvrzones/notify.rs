@@ -231,17 +231,14 @@ impl Shared {
                 self.end(&self.counters.sent);
                 continue;
             };
-            match PAUSES.get(failures).filter(|_| passing && later.len() < QUEUE) {
-                Some(pause) => {
-                    if failures == 0 {
-                        (self.report)(&format!("{why}; it is tried again"));
-                    }
-                    later.push(Retry { at: Instant::now() + *pause, job, failures: failures + 1 });
+            if let Some(pause) = PAUSES.get(failures).filter(|_| passing && later.len() < QUEUE) {
+                if failures == 0 {
+                    (self.report)(&format!("{why}; it is tried again"));
                 }
-                None => {
-                    (self.report)(&why);
-                    self.end(&self.counters.failed);
-                }
+                later.push(Retry { at: Instant::now() + *pause, job, failures: failures + 1 });
+            } else {
+                (self.report)(&why);
+                self.end(&self.counters.failed);
             }
         }
     }

@@ -120,7 +120,7 @@ impl Camera {
 
     /// Until it is so; generous, machines are slow.
     fn wait(&self, so: &dyn Fn(&Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !so(self) {
             let stats = self.element.property::<gst::Structure>("stats");
             assert!(Instant::now() < deadline, "{stats:?}");
@@ -362,10 +362,10 @@ fn receiver(
         for answer in answers {
             let (mut stream, _) = listener.accept().unwrap();
             bodies.push(body_of(&mut stream));
-            if let Some(let_go) = &let_go {
-                if let_go.recv().is_err() {
-                    return bodies;
-                }
+            if let Some(let_go) = &let_go
+                && let_go.recv().is_err()
+            {
+                return bodies;
             }
             stream
                 .write_all(

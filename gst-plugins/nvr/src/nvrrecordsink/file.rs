@@ -1,0 +1,264 @@
+//! One segment while it is written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use nvr_core::detection::Clock;
+use nvr_core::segment::mp4::{self, Medium, Run, Sample};
+use nvr_core::segment::name;
+
+use super::ear::Sightings;
+use super::inbox::Unit;
+use super::tracks::{AUDIO, Recorded, VIDEO};
+
+/// A fragment is written at the latest when it is this large.
+const MAX_BYTES: usize = 4 << 20;
+const MAX_UNITS: usize = 2000;
+
+#[derive(Debug)]
+pub struct SegmentFile {
+    file: File,
+    /// Below the directory of the recorder.
+    pub path: PathBuf,
+    pub video: Recorded,
+    pub audio: Option<Recorded>,
+    pub start_us: i64,
+    pub clock: Clock,
+    pub sightings: Sightings,
+    pub events: u64,
+    pub frames: u64,
+    pub keyframes: u64,
+    /// Up to where the file is whole.
+    pub bytes: u64,
+    sequence: u32,
+    sync: bool,
+    fragment_ns: i64,
+    /// Running time of the first picture.
+    first_ns: i64,
+    last_ns: i64,
+    end_ns: i64,
+    waiting: [Waiting; 2],
+    bytes_waiting: usize,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    units: Vec<Unit>,
+    /// End of the last fragment, in ticks.
+    end: u64,
+}
+
+impl SegmentFile {
+    /// Makes the file and writes what stands in front.
+    pub fn create(
+        root: &Path,
+        source_id: u32,
+        first: &Unit,
+        video: &Recorded,
+        audio: Option<&Recorded>,
+        fragment_ns: i64,
+        sync: bool,
+    ) -> io::Result<Self> {
+        let start_us = (first.capture.unix_ns / 1000) as i64;
+        let (file, path) = create(root, source_id, start_us)?;
+        let tracks: Vec<_> =
+            [Some(video), audio].into_iter().flatten().map(|recorded| recorded.track.clone()).collect();
+        let mut this = Self {
+            file,
+            path,
+            video: video.clone(),
+            audio: audio.cloned(),
+            start_us,
+            clock: first.capture.clock,
+            sightings: Sightings::new(),
+            events: 0,
+            frames: 0,
+            keyframes: 0,
+            bytes: 0,
+            sequence: 0,
+            sync,
+            fragment_ns,
+            first_ns: first.dts_ns,
+            last_ns: first.dts_ns,
+            end_ns: first.pts_ns,
+            waiting: Default::default(),
+            bytes_waiting: 0,
+            scratch: mp4::header(&tracks, start_us),
+        };
+        if let Err(error) = this.write() {
+            this.discard(root);
+            return Err(error);
+        }
+        Ok(this)
+    }
+
+    /// How long the video lasts, from the first picture to before the one at `dts_ns`.
+    pub fn age_ns(&self, dts_ns: i64) -> i64 {
+        dts_ns - self.first_ns
+    }
+
+    /// Whether the unit follows what is there: neither back in time nor after a long silence.
+    pub fn follows(&self, unit: &Unit, most_ns: i64) -> bool {
+        unit.medium == Medium::Audio
+            || (unit.dts_ns > self.last_ns - most_ns && unit.dts_ns < self.last_ns + most_ns)
+    }
+
+    pub fn end_us(&self) -> i64 {
+        self.start_us + (self.end_ns - self.first_ns).max(0) / 1000
+    }
+
+    pub fn push(&mut self, unit: Unit) -> io::Result<()> {
+        let lane = lane(unit.medium);
+        if unit.medium == Medium::Audio {
+            // Audio from before the first picture.
+            if self.audio.is_none() || unit.pts_ns < self.first_ns {
+                return Ok(());
+            }
+        } else {
+            let video = &self.waiting[lane].units;
+            let due = video.first().is_some_and(|first| unit.dts_ns - first.dts_ns >= self.fragment_ns);
+            if due || self.bytes_waiting > MAX_BYTES || video.len() > MAX_UNITS {
+                self.flush(Some(unit.dts_ns))?;
+            }
+            self.last_ns = self.last_ns.max(unit.dts_ns);
+            let lasts =
+                unit.buffer.duration().map_or(self.video.usual_ns, |d| d.nseconds().min(1 << 33) as i64);
+            self.end_ns = self.end_ns.max(unit.pts_ns + lasts);
+        }
+        if self.waiting[lane].units.len() <= MAX_UNITS {
+            self.bytes_waiting += unit.buffer.size();
+            self.waiting[lane].units.push(unit);
+        }
+        Ok(())
+    }
+
+    /// Writes what waits as a fragment. `next_ns`: when the next picture is decoded, where that is known.
+    pub fn flush(&mut self, next_ns: Option<i64>) -> io::Result<()> {
+        if self.waiting.iter().all(|waiting| waiting.units.is_empty()) {
+            return Ok(());
+        }
+        let mut tables: [(u64, Vec<Sample>); 2] = Default::default();
+        let mut fresh = [0, 0];
+        for medium in [Medium::Video, Medium::Audio] {
+            let lane = lane(medium);
+            let Some(recorded) =
+                (if medium == Medium::Video { Some(&self.video) } else { self.audio.as_ref() })
+            else {
+                continue;
+            };
+            let next = (medium == Medium::Video).then_some(next_ns).flatten();
+            tables[lane] = self.table(lane, recorded, next);
+            let (start, samples) = &tables[lane];
+            fresh[lane] = start + samples.iter().map(|sample| u64::from(sample.duration)).sum::<u64>();
+        }
+        let runs: Vec<_> = [VIDEO, AUDIO]
+            .into_iter()
+            .zip(&tables)
+            .filter(|(_, (_, samples))| !samples.is_empty())
+            .map(|(track, (start, samples))| Run { track, start: *start, samples })
+            .collect();
+        self.sequence += 1;
+        self.scratch.clear();
+        mp4::fragment(&mut self.scratch, self.sequence, &runs);
+        for unit in self.waiting.iter().flat_map(|waiting| &waiting.units) {
+            let map = unit.buffer.map_readable().map_err(|_| io::Error::other("a buffer cannot be read"))?;
+            self.scratch.extend_from_slice(&map);
+        }
+        self.write()?;
+        for (waiting, end) in self.waiting.iter_mut().zip(fresh) {
+            if waiting.units.first().is_some_and(|unit| unit.medium == Medium::Video) {
+                self.frames += waiting.units.len() as u64;
+                self.keyframes += waiting.units.iter().filter(|unit| unit.key).count() as u64;
+            }
+            waiting.end = waiting.end.max(end);
+            waiting.units.clear();
+        }
+        self.bytes_waiting = 0;
+        Ok(())
+    }
+
+    /// Times of the units that wait, in ticks: decoding times that never go back.
+    fn table(&self, lane: usize, recorded: &Recorded, next_ns: Option<i64>) -> (u64, Vec<Sample>) {
+        let ticks = |ns: i64| {
+            let ns = i128::from((ns - self.first_ns).max(0));
+            (ns * i128::from(recorded.track.timescale) / 1_000_000_000) as u64
+        };
+        let waiting = &self.waiting[lane];
+        let mut last = waiting.end;
+        let times: Vec<u64> = waiting
+            .units
+            .iter()
+            .map(|unit| {
+                last = last.max(ticks(unit.dts_ns));
+                last
+            })
+            .collect();
+        let usual = (recorded.usual_ns * i64::from(recorded.track.timescale) / 1_000_000_000) as u64;
+        let end = match (next_ns, times.last()) {
+            (Some(next), Some(last)) => ticks(next).max(*last),
+            (None, Some(last)) => last + usual,
+            (_, None) => 0,
+        };
+        let samples = waiting.units.iter().zip(&times).enumerate().map(|(at, (unit, time))| Sample {
+            size: unit.buffer.size() as u32,
+            duration: (times.get(at + 1).unwrap_or(&end) - time).min(u64::from(u32::MAX)) as u32,
+            offset: (ticks(unit.pts_ns) as i64 - *time as i64).clamp(-(1 << 30), 1 << 30) as i32,
+            key: unit.key || unit.medium == Medium::Audio,
+        });
+        (times.first().copied().unwrap_or(waiting.end), samples.collect())
+    }
+
+    /// Writes the scratch. Where that fails, the file ends where it ended before.
+    fn write(&mut self) -> io::Result<()> {
+        let result = self
+            .file
+            .write_all(&self.scratch)
+            .and_then(|()| if self.sync { self.file.sync_data() } else { Ok(()) });
+        match result {
+            Ok(()) => {
+                self.bytes += self.scratch.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                // What is half written does not hurt a reader, and repair takes it off where this fails too.
+                let _ = self.file.set_len(self.bytes);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a file in which there is no picture.
+    pub fn discard(&self, root: &Path) {
+        let _ = fs::remove_file(root.join(&self.path));
+    }
+}
+
+fn lane(medium: Medium) -> usize {
+    match medium {
+        Medium::Video => 0,
+        Medium::Audio => 1,
+    }
+}
+
+/// A new file, locked for as long as it is open: whoever repairs leaves it alone.
+fn create(root: &Path, source_id: u32, start_us: i64) -> io::Result<(File, PathBuf)> {
+    for again in 0.. {
+        let path = name::path(source_id, start_us, again);
+        let full = root.join(&path);
+        if let Some(folder) = full.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        match OpenOptions::new().write(true).create_new(true).open(&full) {
+            Ok(file) => {
+                // Some network file systems have no locks; one process records to a directory there.
+                let _ = file.try_lock();
+                return Ok((file, path));
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && again < 1000 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
+}

@@ -1,0 +1,100 @@
+//! `nvr-launch recordings export`.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufWriter, IsTerminal, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use gstnvr::nvrrecordsink::catalog::{Event, Store};
+use indicatif::{ProgressBar, ProgressStyle};
+use nvr_core::{
+    event::timestamp,
+    segment::{
+        join::{self, Chapter, Part},
+        read,
+    },
+};
+
+use super::Span;
+use crate::cli::{CommandResult, Failure};
+
+pub fn run(store: &Store, span: &Span, output: &Path) -> CommandResult {
+    let Some(source) = span.source else { return Err(Failure::usage("--source is missing")) };
+    if span.from_us >= span.to_us {
+        return Err(Failure::usage("--from has to lie before --to"));
+    }
+    let recordings = store.recordings(source, span.from_us, span.to_us).map_err(Failure::failed)?;
+    let mut files = Vec::new();
+    let mut found = Vec::new();
+    for recording in &recordings {
+        let path = recording.file();
+        let mut file = File::open(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+        let contents =
+            read::contents(&mut file).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+        if contents.frames() > 0 {
+            found.push((recording.start_us, contents));
+            files.push((path, file));
+        }
+    }
+    let parts: Vec<_> =
+        found.iter().map(|(start_us, contents)| Part { start_us: *start_us, contents }).collect();
+    let plan = join::plan(&parts, span.from_us, span.to_us).map_err(|error| match error {
+        join::JoinError::Differs(at) => Failure::failed(format!(
+            "{error}; export up to and from {} on their own",
+            time(parts[at].start_us)
+        )),
+        other @ join::JoinError::Nothing => Failure::failed(other),
+    })?;
+    let events = store.events(source, plan.from_us, plan.to_us).map_err(Failure::failed)?;
+    let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", output.display()));
+    let file = OpenOptions::new().write(true).create_new(true).open(output).map_err(fail)?;
+    let result = copy(file, &plan, &plan.header(&chapters(&events)), &mut files).map_err(fail);
+    if result.is_err() {
+        // Ours, made above, and of no use to anybody.
+        let _ = fs::remove_file(output);
+    }
+    result?;
+    println!("{}: {} to {}", output.display(), time(plan.from_us), time(plan.to_us));
+    Ok(())
+}
+
+fn time(us: i64) -> String {
+    timestamp(us.max(0) as u64 * 1000).to_string()
+}
+
+fn chapters(events: &[Event]) -> Vec<Chapter> {
+    events
+        .iter()
+        .map(|event| Chapter {
+            at_us: event.first_us,
+            name: format!("{} {}", event.class_name, time(event.first_us)),
+        })
+        .collect()
+}
+
+fn copy(
+    file: File,
+    plan: &join::Plan,
+    header: &[u8],
+    files: &mut [(std::path::PathBuf, File)],
+) -> std::io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    out.write_all(header)?;
+    let total = plan.pieces.iter().map(|piece| u64::from(piece.size)).sum();
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    let mut buffer = Vec::new();
+    for piece in &plan.pieces {
+        let Some((_, file)) = files.get_mut(piece.part) else { continue };
+        buffer.resize(piece.size as usize, 0);
+        file.seek(SeekFrom::Start(piece.at))?;
+        file.read_exact(&mut buffer)?;
+        out.write_all(&buffer)?;
+        bar.inc(u64::from(piece.size));
+    }
+    bar.finish_and_clear();
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+}

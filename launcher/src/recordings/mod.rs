@@ -1,0 +1,131 @@
+//! `nvr-launch recordings`: what was recorded, whether it is whole, and taking a piece of it.
+
+mod export;
+mod show;
+mod upkeep;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use gstnvr::nvrrecordsink::catalog::{FILE, Store};
+use nvr_core::event::parse_timestamp;
+
+use crate::cli::{CommandResult, Failure};
+
+pub(crate) fn command() -> Command {
+    let time = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("TIME").value_parser(time_us).help(help)
+    };
+    let from = || time("from", "Begin, as 2026-11-21T10:00:00Z");
+    let to = || time("to", "End, as 2026-11-21T11:00:00Z");
+    let camera = || {
+        Arg::new("source")
+            .long("source")
+            .value_name("ID")
+            .value_parser(value_parser!(u32))
+            .help("Number of the camera")
+    };
+    let json = || {
+        Arg::new("json").long("json").action(clap::ArgAction::SetTrue).help("One JSON object for each line")
+    };
+    Command::new("recordings")
+        .about("List, check, repair and export recordings")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .arg(
+            Arg::new("location")
+                .long("location")
+                .value_name("DIRECTORY")
+                .value_parser(value_parser!(PathBuf))
+                .default_value("recordings")
+                .global(true)
+                .help("Directory of the recordings"),
+        )
+        .arg(
+            Arg::new("catalog")
+                .long("catalog")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .global(true)
+                .help("Catalogue, where it is not catalog.db in the directory"),
+        )
+        .subcommand(Command::new("list").about("List segments").args([camera(), from(), to(), json()]))
+        .subcommand(
+            Command::new("timeline")
+                .about("Show from when to when each camera was recorded, and what was seen")
+                .args([camera(), from(), to(), json()]),
+        )
+        .subcommand(
+            Command::new("export")
+                .about("Write a time of one camera into one MP4 file, without encoding anew")
+                .args([camera().required(true), from().required(true), to().required(true)])
+                .arg(
+                    Arg::new("output")
+                        .long("output")
+                        .short('o')
+                        .value_name("FILE")
+                        .required(true)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("File to write; it must not exist"),
+                ),
+        )
+        .subcommand(Command::new("verify").about("Compare the catalogue with the files, and change nothing"))
+        .subcommand(Command::new("repair").about("Close what a crash left open, and enter what is not known"))
+}
+
+fn time_us(text: &str) -> Result<i64, String> {
+    let ns = parse_timestamp(text).ok_or("a time is written as 2026-11-21T10:00:00Z, or with an offset")?;
+    Ok((ns / 1000) as i64)
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
+    let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
+    let root = matches.get_one::<PathBuf>("location").cloned().unwrap_or_default();
+    let file = matches.get_one::<PathBuf>("catalog").cloned().unwrap_or_else(|| root.join(FILE));
+    let span = Span::of(matches);
+    match name {
+        "list" => show::list(&open(&file)?, &span),
+        "timeline" => show::timeline(&open(&file)?, &span),
+        "export" => {
+            let output = matches.get_one::<PathBuf>("output").cloned().unwrap_or_default();
+            export::run(&open(&file)?, &span, &output)
+        }
+        "verify" => upkeep::verify(&open(&file)?, &root),
+        _ => upkeep::repair(&file, &root),
+    }
+}
+
+fn open(file: &Path) -> Result<Store, Failure> {
+    if !file.exists() {
+        return Err(Failure::usage(format!(
+            "{} does not exist; --location names the directory of the recordings, --catalog the catalogue",
+            file.display()
+        )));
+    }
+    Store::existing(file).map_err(Failure::failed)
+}
+
+/// What is asked about.
+struct Span {
+    source: Option<u32>,
+    from_us: i64,
+    to_us: i64,
+    json: bool,
+}
+
+impl Span {
+    fn of(matches: &ArgMatches) -> Self {
+        // Not every command has every option.
+        let time = |name| matches.try_get_one::<i64>(name).ok().flatten().copied();
+        Self {
+            source: matches.try_get_one("source").ok().flatten().copied(),
+            from_us: time("from").unwrap_or(0),
+            to_us: time("to").unwrap_or(i64::MAX),
+            json: matches.try_get_one("json").ok().flatten().copied().unwrap_or_default(),
+        }
+    }
+
+    fn sources(&self, store: &Store) -> Result<Vec<u32>, Failure> {
+        self.source.map_or_else(|| store.cameras().map_err(Failure::failed), |source| Ok(vec![source]))
+    }
+}
