@@ -16,9 +16,8 @@ const SOURCES: u32 = 8;
 /// Connections of each camera before the first count: buffers, caches and pools have their size then.
 const WARM_UP: u32 = 15;
 /// What the allocator may keep back: one frame of 320×180 left behind by each connection would be ten times as much.
-/// The 1 to 4 kB by which the process grows per connection are such: under heaptrack with
-/// `G_SLICE=always-malloc`, what is still allocated after 350 connections are tables of types, names and caps that exist
-/// once, and some 90 kB that belong to threads of pools. Nothing of it grows with the connections.
+/// The process grows by 1 to 4 kB per connection, of which one run under heaptrack with `G_SLICE=always-malloc` found
+/// next to nothing still allocated; where exactly it stays is not known.
 const SLACK_KB: u64 = 8192;
 /// Connections that GStreamer's objects are counted over, of each camera. The tracer needs memory of its own.
 const TRACKED: u32 = 15;
