@@ -89,7 +89,7 @@ impl Spooler {
         let publisher = {
             let (shared, report) = (shared.clone(), report.clone());
             Publisher::open(options, 2 * WINDOW, move |notice| {
-                if let Some(why) = notice.trouble() {
+                if let Notice::Disconnected(why) = &notice {
                     report(why);
                 }
                 shared.tell(|inbox| inbox.notices.push_back(notice));
@@ -103,7 +103,6 @@ impl Spooler {
             outstanding: VecDeque::new(),
             online: false,
             token: 0,
-            refused: 0,
             totals: Totals::default(),
             synced: Instant::now(),
             trouble: None,
@@ -195,8 +194,6 @@ struct Worker {
     outstanding: VecDeque<Outstanding>,
     online: bool,
     token: u64,
-    /// Messages that the broker does not want.
-    refused: u64,
     totals: Totals,
     synced: Instant,
     /// When the user was last told that the disk gives trouble.
@@ -283,9 +280,7 @@ impl Worker {
                 self.online = false;
                 self.retreat();
             }
-            // What the broker does not want is done with too: it would come back for ever.
-            Notice::Acknowledged(token) | Notice::Refused(token, _) => {
-                self.refused += u64::from(matches!(notice, Notice::Refused(..)));
+            Notice::Acknowledged(token) => {
                 let position = self.outstanding.iter().position(|o| o.token == *token);
                 if let Some(Outstanding { origin: Origin::Spool(number), .. }) =
                     position.and_then(|position| self.outstanding.remove(position))
@@ -352,7 +347,7 @@ impl Worker {
     fn publish_totals(&mut self) {
         self.totals.spool_messages = self.spool.len();
         self.totals.spool_bytes = self.spool.bytes();
-        self.totals.spool_dropped = self.spool.dropped() + self.refused;
+        self.totals.spool_dropped = self.spool.dropped();
         {
             let mut inbox = self.shared.inbox.lock();
             inbox.idle = self.outstanding.is_empty() && !self.spool.has_unread();

@@ -93,7 +93,7 @@ use super::settings::{PROPERTIES, Settings};
 use super::snapshot::{View, Views};
 use super::state::{Frame, Output, State, foot};
 use crate::meta;
-use crate::mqtt::{Message, Publisher, QoS, Stats};
+use crate::mqtt::{Message, Notice, Publisher, QoS, Stats};
 
 /// How long the end waits for the broker.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -349,8 +349,8 @@ impl NvrZones {
             let options = settings.broker.resolve().map_err(|error| invalid(&error))?;
             let tell = report.clone();
             let publisher = Publisher::open(&options, QUEUE, move |notice| {
-                if let Some(why) = notice.trouble() {
-                    tell(why);
+                if let Notice::Disconnected(why) = notice {
+                    tell(&why);
                 }
             });
             Some(Arc::new(publisher.map_err(|error| invalid(&error))?))
