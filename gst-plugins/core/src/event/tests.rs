@@ -162,7 +162,7 @@ fn encoding_appends_to_what_is_there() {
 fn unknown_fields_are_ignored() {
     let text = EXAMPLE
         .replace(r#""fps":5.0"#, r#""fps":5.0,"novel":{"deep":[1,{"er":null}]}"#)
-        .replace(r#""tracker_id":42"#, r#""tracker_id":42,"zones":["door"],"attributes":{"colour":"red"}"#);
+        .replace(r#""tracker_id":42"#, r#""tracker_id":42,"moods":["calm"],"attributes":{"colour":"red"}"#);
     assert_eq!(
         DetectionEvent::from_json(text.as_bytes()).unwrap(),
         DetectionEvent::from_json(EXAMPLE.as_bytes()).unwrap()
