@@ -553,6 +553,9 @@ fn a_wall_takes_commands_and_publishes_its_statistics() {
         &url,
         "--uri-schemes",
         "rtsp,testsrc",
+        // The test asks for the numbers as fast as they come.
+        "--command-rate",
+        "0",
         "--output",
         "none",
         "--width",
