@@ -1,8 +1,8 @@
 //! Cameras that misbehave on command: real RTSP servers with a proxy in front of them that stalls, cuts, loses,
 //! damages and lies. For the tests, and as `nvr-launch fault-lab` for everybody's own site.
 //!
-//! [`fault`] is what can be ordered, [`schedule`] how a rehearsal is written, [`orders`] what is wrong at a moment,
-//! [`tamper`] what that does to one connection, [`proxy`] the sockets.
+//! [`fault`] is what can be ordered, [`schedule`] how a rehearsal is written, `orders` what is wrong at a moment,
+//! `tamper` what that does to one connection, `proxy` the sockets.
 
 pub mod camera;
 pub(crate) mod command;
