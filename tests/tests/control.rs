@@ -114,8 +114,13 @@ fn every_command_takes_effect_and_is_answered() {
     operator.tell("proc-a", r#"{"command":"restart"}"#).unwrap();
     operator.playing("proc-a", 2);
 
-    let error = operator.tell("proc-a", r#"{"command":"enable_tracking","params":{"enabled":true}}"#);
-    assert!(error.is_ok() || error.unwrap_err().contains("nvrtrack"));
+    for enabled in [true, false] {
+        let command = json!({"command": "enable_tracking", "params": {"enabled": enabled}});
+        operator.tell("proc-a", &command.to_string()).unwrap();
+        operator.until("tracking", |operator| {
+            operator.client.statuses["proc-a"].parameters["tracking"] == enabled
+        });
+    }
     operator.heard.clear();
     operator.tell("proc-a", r#"{"command":"metrics"}"#).unwrap();
     operator.until("metrics", |operator| !operator.on("nvr/status/metrics/proc-a").is_empty());
