@@ -1,6 +1,7 @@
 //! GStreamer elements for AI video from IP cameras: `libgstnvr.so` for gst-launch-1.0 and other applications,
 //! and an rlib that registers the same elements statically.
 
+mod in_place;
 pub mod meta;
 pub mod mqtt;
 pub mod nvrcompositor;

@@ -169,14 +169,6 @@ impl<'de> Visitor<'de> for &mut Fields {
 
 /// Makes a command of a name and its params. `outer`: not inside a batch.
 fn build(name: &str, params: Option<Value>, outer: bool) -> Result<Command, String> {
-    if !COMMANDS.iter().any(|known| known.name == name) {
-        let names: Vec<_> = COMMANDS.iter().map(|known| known.name).collect();
-        return Err(format!(
-            "there is no command {:?}; there are {}",
-            cut(name, MAX_QUOTE),
-            names.join(", ")
-        ));
-    }
     let map = match params {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(map)) => map,
@@ -246,7 +238,14 @@ fn build(name: &str, params: Option<Value>, outer: bool) -> Result<Command, Stri
             topic::check_instance_id(&new_instance_id).map_err(|error| error.to_string())?;
             Command::RenameInstance { new_instance_id }
         }
-        _ => unreachable!("every name of the list is treated above"),
+        unknown => {
+            let names: Vec<_> = COMMANDS.iter().map(|known| known.name).collect();
+            return Err(format!(
+                "there is no command {:?}; there are {}",
+                cut(unknown, MAX_QUOTE),
+                names.join(", ")
+            ));
+        }
     };
     params.finish()?;
     if !outer && !command.can_be_undone() {

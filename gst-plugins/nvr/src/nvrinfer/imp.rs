@@ -113,7 +113,7 @@ use super::{
     stats::{Skip, Stats},
     swap::{self, Swap},
 };
-use crate::meta;
+use crate::{in_place, meta};
 
 /// What the stream is doing. `None` when stopped.
 #[derive(Debug)]
@@ -693,11 +693,7 @@ impl BaseTransformImpl for NvrInfer {
         &self,
         inbuf: InputBuffer<'_>,
     ) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
-        Ok(match inbuf {
-            InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
-            // A new buffer around the same memory: metadata needs one of its own, pixels do not.
-            InputBuffer::Readable(buffer) => PrepareOutputBufferSuccess::Buffer(buffer.copy()),
-        })
+        Ok(in_place::output(&inbuf))
     }
 
     fn transform_ip(&self, buf: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -709,11 +705,7 @@ impl BaseTransformImpl for NvrInfer {
         _decide_query: Option<&gst::query::Allocation>,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        // The same memory goes on downstream, so downstream decides; frames are read here whatever their strides.
-        if !self.obj().src_pad().peer_query(query) {
-            return Err(gst::loggable_error!(CAT, "downstream has no wishes for the allocation"));
-        }
-        Ok(())
+        in_place::ask_downstream(&*self.obj(), *CAT, query)
     }
 
     fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {

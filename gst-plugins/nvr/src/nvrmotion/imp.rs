@@ -40,8 +40,8 @@ use nvr_core::motion::{Detector, Params};
 use nvr_core::zones::{Polygon, parse_polygons};
 use parking_lot::Mutex;
 
-use crate::meta;
 use crate::nvrinfer::frames;
+use crate::{in_place, meta};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrmotion", gst::DebugColorFlags::empty(), Some("NVR motion detection"))
@@ -303,11 +303,7 @@ impl BaseTransformImpl for NvrMotion {
         &self,
         inbuf: InputBuffer<'_>,
     ) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
-        Ok(match inbuf {
-            InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
-            // A new buffer around the same memory: metadata needs one of its own, pixels do not.
-            InputBuffer::Readable(buffer) => PrepareOutputBufferSuccess::Buffer(buffer.copy()),
-        })
+        Ok(in_place::output(&inbuf))
     }
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -353,11 +349,7 @@ impl BaseTransformImpl for NvrMotion {
         _decide_query: Option<&gst::query::Allocation>,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        // The same memory goes on downstream, so downstream decides; frames are read here whatever their strides.
-        if !self.obj().src_pad().peer_query(query) {
-            return Err(gst::loggable_error!(CAT, "downstream has no wishes for the allocation"));
-        }
-        Ok(())
+        in_place::ask_downstream(&*self.obj(), *CAT, query)
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {

@@ -1,7 +1,7 @@
 //! The place where coded media pass: counts access units, notes when they were taken, hands them to the requested pad,
 //! and keeps from the decoder what need not be decoded.
 
-use std::sync::{Arc, LazyLock, OnceLock, atomic::Ordering};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use nvr_core::{detection::FrameFacts, nal, times::Anchor};
@@ -16,7 +16,7 @@ use super::{
     session::Shared,
     worker::Report,
 };
-use crate::meta;
+use crate::{in_place, meta};
 
 /// How much of an access unit is searched for its first slice.
 const SEARCH: usize = 4096;
@@ -464,15 +464,6 @@ impl GstObjectImpl for TapImp {}
 
 impl ElementImpl for TapImp {
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
-                .into_iter()
-                .filter_map(|(name, direction)| {
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &gst::Caps::new_any())
-                        .ok()
-                })
-                .collect()
-        });
-        &TEMPLATES
+        in_place::pad_templates()
     }
 }

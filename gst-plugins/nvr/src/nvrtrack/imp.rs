@@ -48,7 +48,7 @@ use nvr_core::track::{self, Params, Tracker};
 use parking_lot::Mutex;
 
 use super::Algorithm;
-use crate::meta;
+use crate::{in_place, meta};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrtrack", gst::DebugColorFlags::empty(), Some("NVR object tracking"))
@@ -289,16 +289,7 @@ impl ElementImpl for NvrTrack {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
-                .into_iter()
-                .filter_map(|(name, direction)| {
-                    let caps = gst::Caps::new_any();
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
-                })
-                .collect()
-        });
-        &TEMPLATES
+        in_place::pad_templates()
     }
 }
 
@@ -335,11 +326,7 @@ impl BaseTransformImpl for NvrTrack {
         &self,
         inbuf: InputBuffer<'_>,
     ) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
-        Ok(match inbuf {
-            InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
-            // A new buffer around the same memory: metadata needs one of its own, pixels do not.
-            InputBuffer::Readable(buffer) => PrepareOutputBufferSuccess::Buffer(buffer.copy()),
-        })
+        Ok(in_place::output(&inbuf))
     }
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -380,11 +367,7 @@ impl BaseTransformImpl for NvrTrack {
         _decide_query: Option<&gst::query::Allocation>,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        // The same memory goes on downstream, so downstream decides.
-        if !self.obj().src_pad().peer_query(query) {
-            return Err(gst::loggable_error!(CAT, "downstream has no wishes for the allocation"));
-        }
-        Ok(())
+        in_place::ask_downstream(&*self.obj(), *CAT, query)
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {

@@ -92,8 +92,8 @@ use super::notify::{Counts, Job, Notifier};
 use super::settings::{PROPERTIES, Settings};
 use super::snapshot::{View, Views};
 use super::state::{Frame, Output, State, foot};
-use crate::meta;
 use crate::mqtt::{Message, Notice, Publisher, QoS, Stats};
+use crate::{in_place, meta};
 
 /// How long the end waits for the broker.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -186,16 +186,7 @@ impl ElementImpl for NvrZones {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
-                .into_iter()
-                .filter_map(|(name, direction)| {
-                    let caps = gst::Caps::new_any();
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
-                })
-                .collect()
-        });
-        &TEMPLATES
+        in_place::pad_templates()
     }
 }
 
@@ -263,11 +254,7 @@ impl BaseTransformImpl for NvrZones {
         &self,
         inbuf: InputBuffer<'_>,
     ) -> Result<PrepareOutputBufferSuccess, gst::FlowError> {
-        Ok(match inbuf {
-            InputBuffer::Writable(_) => PrepareOutputBufferSuccess::InputBuffer,
-            // A new buffer around the same memory: metadata needs one of its own, pixels do not.
-            InputBuffer::Readable(buffer) => PrepareOutputBufferSuccess::Buffer(buffer.copy()),
-        })
+        Ok(in_place::output(&inbuf))
     }
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -320,11 +307,7 @@ impl BaseTransformImpl for NvrZones {
         _decide_query: Option<&gst::query::Allocation>,
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
-        // The same memory goes on downstream, so downstream decides.
-        if !self.obj().src_pad().peer_query(query) {
-            return Err(gst::loggable_error!(CAT, "downstream has no wishes for the allocation"));
-        }
-        Ok(())
+        in_place::ask_downstream(&*self.obj(), *CAT, query)
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
