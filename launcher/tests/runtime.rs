@@ -121,6 +121,7 @@ help = "h"
 type = "string"
 default = "/dev/zero"
 live = true
+remote = true
 scope = "camera"
 help = "h"
 [params.fixed]

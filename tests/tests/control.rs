@@ -1,6 +1,7 @@
 //! The control plane from end to end: processes of the launcher, a real mosquitto, commands and their effects.
 
 use std::{
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -159,7 +160,7 @@ fn what_fails_is_undone_and_the_answer_says_why() {
         (json!({"command": "set_fps", "params": {"max_fps": 1, "source_id": 9}}), "there is no camera 9"),
         (
             json!({"command": "reconfigure", "params": {"max_fps": 9, "broker": "rtsp://elsewhere"}}),
-            "shared part",
+            "broker comes only from files and the command line",
         ),
         // The branch is built anew, does not start, and is built again as it was.
         (json!({"command": "reconfigure", "params": {"max_fps": 9, "hwaccel": "v4l2"}}), "v4l2"),
@@ -218,6 +219,70 @@ fn what_fails_is_undone_and_the_answer_says_why() {
         [(1, true), (4, false)]
     );
     assert!(process.is_running());
+}
+
+#[test]
+fn commands_choose_no_programs_and_no_files() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let kept = path("kept");
+    let url = broker.url();
+    let args = [
+        "nvr",
+        "--instance-id",
+        "nvr-a",
+        "--streams",
+        "0",
+        "--uri",
+        "rtsp://127.0.0.1:1/x",
+        "--model",
+        "demo",
+        "--broker",
+        &url,
+        "--location",
+        &kept,
+    ];
+    let mut process = Process::start(launch(&args));
+    let mut operator = Operator::new(&url, &[]);
+    let before = operator.state("nvr-a", State::Running).parameters;
+    let rule = json!([{"id": "x", "command": ["/usr/bin/touch", path("touched")]}]).to_string();
+    for (name, value) in [
+        ("alerts", rule.clone()),
+        ("heatmap", path("heatmap")),
+        ("location", path("elsewhere")),
+        ("catalog", path("other.db")),
+        ("volume_id", "x".into()),
+        ("stream_server", "rtsp://127.0.0.1:2".into()),
+        ("commands", "all".into()),
+        ("uri_schemes", "file".into()),
+    ] {
+        let params = json!({ (name): value });
+        for command in [
+            json!({"command": "reconfigure", "params": params}),
+            json!({"command": "set", "params": params}),
+            json!({"command": "batch", "params": {"commands": [{"command": "reconfigure", "params": params}]}}),
+        ] {
+            let error = operator.tell("nvr-a", &command.to_string()).unwrap_err();
+            // Addresses are checked for their scheme before.
+            let expected = format!("{name} comes only from files and the command line");
+            assert!(error.contains(&expected), "{command}: {error}");
+        }
+    }
+    let add = json!({"command": "add_stream", "params": {"source_id": 1, "alerts": rule}});
+    assert!(operator.tell("nvr-a", &add.to_string()).unwrap_err().contains("comes only from files"));
+    operator.tell("nvr-a", r#"{"command":"reconfigure","params":{"latency":200}}"#).unwrap();
+    operator.until("a change that is allowed", |operator| {
+        operator.client.statuses["nvr-a"].parameters["latency"] == json!(200)
+    });
+    let mut after = operator.state("nvr-a", State::Running).parameters;
+    after.insert("latency".into(), before["latency"].clone());
+    assert_eq!(after, before);
+    for name in ["touched", "heatmap", "elsewhere", "other.db"] {
+        assert!(!Path::new(&path(name)).exists(), "{name}");
+    }
+    operator.tell("nvr-a", r#"{"command":"stop"}"#).unwrap();
+    assert_eq!(process.wait(), Some(0), "{}", process.log());
 }
 
 #[test]
@@ -425,6 +490,11 @@ fn a_bare_pipeline_is_steered_without_an_application() {
             r#"{"command":"batch","params":{"commands":[{"command":"set_fps","params":{"max_fps":9}},{"command":"set","params":{"iou_threshold":2}}]}}"#,
             "must be from 0 to 1",
         ),
+        // Properties are reached by the few names that are listed, and by no others.
+        (r#"{"command":"reconfigure","params":{"location":"/tmp/x"}}"#, "there is no parameter \"location\""),
+        (r#"{"command":"set","params":{"broker":"rtsp://x/"}}"#, "there is no parameter \"broker\""),
+        (r#"{"command":"set","params":{"rules":"[]"}}"#, "there is no parameter \"rules\""),
+        (r#"{"command":"set","params":{"model":"../x.onnx"}}"#, "paths are for the command line"),
     ] {
         let error = operator.tell("bare", command).unwrap_err();
         assert!(error.contains(part), "{command}: {error}");
@@ -580,9 +650,17 @@ fn a_wall_takes_commands_and_publishes_its_statistics() {
         operator.tell("wall-1", command).unwrap();
         operator.until(command, |operator| operator.client.statuses["wall-1"].parameters[parameter] == value);
     }
-    assert!(
-        operator.tell("wall-1", r#"{"command":"set","params":{"columns":65}}"#).unwrap_err().contains("64")
-    );
+    for (params, part) in [
+        (json!({"columns": 65}), "64"),
+        // What is pipeline text cannot be swapped while it plays, so nobody is told that it was.
+        (json!({"output": "none"}), "output comes only from files and the command line"),
+        (json!({"location": "/tmp/elsewhere.mp4"}), "location comes only from files"),
+        (json!({"width": 640}), "shared part"),
+    ] {
+        let command = json!({"command": "reconfigure", "params": params});
+        let error = operator.tell("wall-1", &command.to_string()).unwrap_err();
+        assert!(error.contains(part), "{command}: {error}");
+    }
     let add = json!({"command": "add_stream", "params": {"source_id": 7, "uri": CAMERA, "name": "Gate"}});
     operator.tell("wall-1", &add.to_string()).unwrap();
 

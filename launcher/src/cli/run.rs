@@ -19,7 +19,7 @@ use crate::{
 };
 
 const ABOUT_VALUES: &str = "Values come from, weakest first: the graph file, the site file (--config), NVR_* environment \
-variables, the command line.";
+variables, the command line. [live]: changes while it runs. [local]: no command from the broker gives it.";
 
 /// The flags of a graph.
 pub(crate) fn command(graph: &Graph, name: String) -> Command {
@@ -128,6 +128,9 @@ fn flag(param: &Param) -> Arg {
     }
     if param.live {
         help.push_str(" [live]");
+    }
+    if !param.remote {
+        help.push_str(" [local]");
     }
     if param.kind != Kind::Fragment {
         let _ = write!(help, " [env: {}]", param.env());

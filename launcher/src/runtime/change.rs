@@ -11,7 +11,7 @@ use super::{
     status::Snapshot,
 };
 use crate::{
-    graph::{Kind, Scope, Value},
+    graph::{Param, Scope, Value},
     values::{Camera, Plan},
 };
 
@@ -191,15 +191,13 @@ impl Instance {
         Ok(())
     }
 
-    /// A value for any parameter but pipeline text.
+    /// A value for any parameter that a command may give.
     fn checked_any(&self, name: &str, value: Value) -> Result<Value, String> {
         let graph = &self.plan.graph;
         let param = graph
             .param(name)
             .ok_or_else(|| format!("there is no parameter {name:?}{}", graph.param_hint(name)))?;
-        if param.kind == Kind::Fragment {
-            return Err(format!("{name} is pipeline text and comes only from files and the command line"));
-        }
+        may_come_from_afar(param)?;
         param.check(value).map_err(|error| error.0)
     }
 
@@ -324,6 +322,15 @@ impl Instance {
             Phase::Waiting { .. } => drop(self.branches.remove(&id)),
         }
     }
+}
+
+/// Who may publish on the broker chooses no files, no addresses and no programs but those that the graph file lets
+/// commands choose.
+pub(super) fn may_come_from_afar(param: &Param) -> Result<(), String> {
+    if param.remote {
+        return Ok(());
+    }
+    Err(format!("{} comes only from files and the command line", param.name))
 }
 
 fn is_nvrinfer(element: &gst::Element) -> bool {

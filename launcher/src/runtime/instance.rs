@@ -599,9 +599,7 @@ impl Instance {
         let param: &Param = graph
             .param(name)
             .ok_or_else(|| format!("there is no parameter {name:?}{}", graph.param_hint(name)))?;
-        if param.kind == crate::graph::Kind::Fragment {
-            return Err(format!("{name} is pipeline text and comes only from files and the command line"));
-        }
+        change::may_come_from_afar(param)?;
         if new_branch && param.scope != Scope::Camera {
             return Err(format!("{name} has one value for all cameras"));
         }

@@ -275,6 +275,7 @@ mod tests {
             kind: Kind::String,
             default: None,
             live: false,
+            remote: false,
             scope: crate::graph::Scope::Instance,
             required: false,
             help: String::new(),
