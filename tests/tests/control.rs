@@ -7,6 +7,7 @@ use std::{
 };
 
 use nvr_core::command::State;
+use nvr_launch::rtsp_server::{Camera, Options, RtspServer, TestSrc};
 use nvr_tests::{
     control::{Operator, PATIENCE, Process, data_folder, launcher, second_model},
     mosquitto::{Access, Mosquitto, PASSWORD},
@@ -30,8 +31,6 @@ fn processor(broker: &Mosquitto, id: &str, streams: &str, more: &[&str]) -> Proc
         id,
         "--streams",
         streams,
-        "--uri",
-        CAMERA,
         "--model",
         "demo",
         "--max-fps",
@@ -43,6 +42,9 @@ fn processor(broker: &Mosquitto, id: &str, streams: &str, more: &[&str]) -> Proc
         "--command-rate",
         "0",
     ];
+    if !more.contains(&"--uri") {
+        args.extend(["--uri", CAMERA]);
+    }
     args.extend(more);
     Process::start(launch(&args))
 }
@@ -283,6 +285,30 @@ fn commands_choose_no_programs_and_no_files() {
     }
     operator.tell("nvr-a", r#"{"command":"stop"}"#).unwrap();
     assert_eq!(process.wait(), Some(0), "{}", process.log());
+}
+
+#[test]
+fn a_camera_keeps_its_password_when_a_change_is_taken_back() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let credentials = Some(("viewer".into(), "open-sesame".into()));
+    let server = RtspServer::with_options(Options { credentials, ..Options::default() }).unwrap();
+    let scene = TestSrc { width: 320, height: 240, fps: 10, ..TestSrc::default() };
+    let uri = server.add_camera("0", &Camera::TestSrc(scene)).unwrap();
+    let uri = uri.replace("rtsp://", "rtsp://viewer:open-sesame@");
+    let process = processor(&broker, "proc-a", "0", &["--uri", &uri]);
+    let mut operator = Operator::new(&broker.url(), &["nvr/detections/+"]);
+    operator.playing("proc-a", 1);
+    let batch = json!({"command": "batch", "params": {"commands": [
+        {"command": "change_stream_uri", "params": {"source_id": 0, "uri": "rtsp://127.0.0.1:1/x"}},
+        {"command": "add_stream", "params": {"source_id": 3, "uri": CAMERA, "hwaccel": "v4l2"}},
+    ]}});
+    let error = operator.tell("proc-a", &batch.to_string()).unwrap_err();
+    assert!(error.contains("v4l2"), "{error}");
+    operator.heard.clear();
+    operator.until("events of the camera", |operator| operator.on("nvr/detections/0").len() >= 10);
+    let status = operator.playing("proc-a", 1);
+    let shown = uri.replace("viewer:open-sesame", "***");
+    assert_eq!(status.streams[0].uri.as_deref(), Some(shown.as_str()), "{}", process.log());
 }
 
 #[test]
