@@ -31,7 +31,8 @@ pub const EXIT_CODES: &str = "Exit codes:
   4    did not stop within 10 s
   130  stopped at once by a second SIGINT or SIGTERM";
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an orderly end may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// First SIGINT or SIGTERM: an orderly end. Second: the end.
 ///

@@ -1,6 +1,7 @@
 //! The running instance, with GStreamer's own elements: isolation, live changes, rollback, injection.
 
 use std::{
+    sync::atomic::Ordering,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -227,6 +228,63 @@ fn branches_come_and_go_in_a_shared_graph() {
     running.handle.restart(Some(0)).unwrap();
     wait_for("camera 0 to be back", || running.source(0).filter(|source| source.state == "starting"));
     assert_eq!(running.stop(), Outcome::Finished);
+}
+
+/// An element that takes a second to stop, as one does that finishes a file.
+mod slow {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use gst::{glib, prelude::*, subclass::prelude::*};
+
+    pub static STOPPED: AtomicUsize = AtomicUsize::new(0);
+
+    #[derive(Default)]
+    pub struct Slow;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Slow {
+        const NAME: &'static str = "TestSlow";
+        type Type = Element;
+        type ParentType = gst::Element;
+    }
+
+    impl ObjectImpl for Slow {}
+    impl GstObjectImpl for Slow {}
+    impl ElementImpl for Slow {
+        fn change_state(
+            &self,
+            transition: gst::StateChange,
+        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+            if transition == gst::StateChange::ReadyToNull {
+                thread::sleep(Duration::from_secs(1));
+                STOPPED.fetch_add(1, Ordering::SeqCst);
+            }
+            self.parent_change_state(transition)
+        }
+    }
+
+    glib::wrapper! {
+        pub struct Element(ObjectSubclass<Slow>) @extends gst::Element, gst::Object;
+    }
+
+    pub fn register() {
+        gst::init().unwrap();
+        gst::Element::register(None, "testslow", gst::Rank::NONE, Element::static_type()).unwrap();
+    }
+}
+
+#[test]
+fn the_end_waits_for_a_branch_that_is_being_stopped() {
+    slow::register();
+    let graph = "[camera]\nlaunch = \"videotestsrc is-live=true ! fakesink testslow name=slow\"\n";
+    let running = Running::start(plan(graph, 2, &[])).unwrap();
+    running.handle.remove_stream(1).unwrap();
+    assert_eq!(running.stop(), Outcome::Finished);
+    assert_eq!(slow::STOPPED.load(Ordering::SeqCst), 2, "its last file would have been cut off");
 }
 
 #[test]

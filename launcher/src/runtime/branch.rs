@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -39,6 +40,8 @@ pub(super) enum Phase {
         retry_after: Option<Duration>,
         /// When it is given up; elements that hang would keep the camera away for ever.
         until: Instant,
+        /// Closes when the elements have stopped.
+        end: Receiver<()>,
     },
     /// Built again at this time.
     Waiting {

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     graph::{Param, Scope, Value, Values},
+    process,
     redact::redact,
     template::Template,
     values::{Camera, Plan},
@@ -54,6 +55,8 @@ const STOPPED: &str = "nvr-launch-branch-stopped";
 const DRAIN: Duration = Duration::from_secs(2);
 /// A branch that nothing has left for so long, although its camera sends, is built anew.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the end waits for branches that were being stopped when it came: less than a process has for it.
+const LAST_BRANCHES: Duration = process::PATIENCE.saturating_sub(Duration::from_secs(3));
 /// The messages that matter here; others are dropped unread.
 const MESSAGES: [gst::MessageType; 6] = [
     gst::MessageType::Error,
@@ -533,7 +536,8 @@ impl Instance {
             .collect()
     }
 
-    /// Stops everything; branches in parallel, for each may wait for its camera or for the broker.
+    /// Stops everything; branches in parallel, for each may wait for its camera or for the broker. Those that are
+    /// being stopped already get their time too.
     fn shut_down(&mut self) {
         std::thread::scope(|scope| {
             for branch in self.branches.values() {
@@ -542,6 +546,7 @@ impl Instance {
                 }
             }
         });
+        self.await_stopping(LAST_BRANCHES);
         let _ = self.pipeline.set_state(gst::State::Null);
     }
 
