@@ -188,6 +188,13 @@ fn what_fails_is_undone_and_the_answer_says_why() {
         (
             json!({"command": "batch", "params": {"commands": [
                 {"command": "remove_stream", "params": {"source_id": 0}},
+                {"command": "change_model", "params": {"model_id": "no-such-model"}},
+            ]}}),
+            "no-such-model was not found",
+        ),
+        (
+            json!({"command": "batch", "params": {"commands": [
+                {"command": "remove_stream", "params": {"source_id": 0}},
                 {"command": "add_stream", "params": {"source_id": 4, "uri": CAMERA}},
                 {"command": "change_model", "params": {"model_id": "no-such-model"}},
             ]}}),
