@@ -108,13 +108,6 @@ fn fragments_are_text_and_may_hold_parameters() {
 }
 
 #[test]
-fn what_depends_on_what_is_known() {
-    let graph = Graph::load("processor").unwrap();
-    let needs: Vec<_> = graph.depends_on("uri").into_iter().collect();
-    assert_eq!(needs, ["source_id", "stream_server", "uri"]);
-}
-
-#[test]
 fn what_commands_may_give_is_declared_and_no_free_text_by_default() {
     for (kind, more, remote) in [
         ("int", "", Some(true)),
