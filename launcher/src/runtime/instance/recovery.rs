@@ -42,7 +42,9 @@ impl Instance {
 
     /// Takes a branch out of the pipeline; a worker stops its elements, however long that takes.
     pub(in crate::runtime) fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
-        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.parts().is_some()) else { return };
+        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.parts().is_some()) else {
+            return;
+        };
         let generation = branch.generation;
         let waiting = Phase::Waiting { until: Instant::now() };
         let Phase::Running(parts) = std::mem::replace(&mut branch.phase, waiting) else { return };
@@ -83,7 +85,11 @@ impl Instance {
             match std::mem::replace(&mut branch.phase, waiting) {
                 Phase::Stopping { end, .. } => {
                     if !has_closed(&end, until.saturating_duration_since(Instant::now())) {
-                        warn!(event = "source.stuck", source_id = branch.camera.id, "elements did not stop in time");
+                        warn!(
+                            event = "source.stuck",
+                            source_id = branch.camera.id,
+                            "elements did not stop in time"
+                        );
                     }
                 }
                 other => branch.phase = other,
@@ -114,7 +120,9 @@ impl Instance {
     /// Elements that do not stop are left to themselves: the camera must not stay away because of them.
     pub(super) fn give_up_due(&mut self, now: Instant) {
         let due = self.branches.values().filter_map(|branch| match branch.phase {
-            Phase::Stopping { retry_after, until, .. } if until <= now => Some((branch.camera.id, retry_after)),
+            Phase::Stopping { retry_after, until, .. } if until <= now => {
+                Some((branch.camera.id, retry_after))
+            }
             _ => None,
         });
         for (id, retry_after) in due.collect::<Vec<_>>() {
