@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -243,6 +244,26 @@ fn a_second_signal_ends_it_at_once() {
     running.wait_for("instance.draining");
     running.signal("-INT");
     assert_eq!(running.code(), 130);
+}
+
+#[test]
+fn a_signal_is_heard_while_the_broker_does_not_answer() {
+    let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("mqtt://{}", broker.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{}\n[graph]\nlaunch = \"nvrcontrol instance-id=${{instance_id}} broker={url}\"\n",
+        IDLE.trim_end()
+    );
+    let path = file(folder.path(), "claims.toml", &text);
+    let running = start(&[&path, "--log-format", "json"]);
+    // The instance asks whether its name is free, and nobody answers.
+    let _connection = broker.accept().unwrap();
+    running.signal("-INT");
+    let Running { child, lines } = running;
+    let said: Vec<String> = lines.iter().collect();
+    assert_eq!(Running { child, lines }.code(), 0);
+    assert!(!said.iter().any(|line| line.contains("source.starting")), "{said:#?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::{
     diagnostics::hint,
     graph::{Graph, GraphError, SHIPPED},
     process,
+    runtime::StartError,
 };
 
 /// Why a command ended without success, and with which code.
@@ -30,6 +31,15 @@ impl Failure {
 
     pub fn failed(message: impl Display) -> Self {
         Self { code: process::FAILED, message: message.to_string() }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Configuration(message) => Self::usage(message),
+            StartError::Start(message) => Self { code: process::START, message },
+        }
     }
 }
 

@@ -254,16 +254,9 @@ fn check_only(invocation: Invocation) -> CommandResult {
     check_graph(&invocation.plan.graph).map_err(Failure::usage)?;
     let name = invocation.plan.graph.name.clone();
     let cameras = invocation.plan.cameras.len();
-    Instance::new(invocation.plan).and_then(|mut instance| instance.build_all()).map_err(start_failure)?;
+    Instance::new(invocation.plan).and_then(|mut instance| instance.build_all()).map_err(Failure::from)?;
     println!("{name}: right, with {cameras} camera{}", if cameras == 1 { "" } else { "s" });
     Ok(())
-}
-
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Configuration(message) => Failure::usage(message),
-        StartError::Start(message) => Failure { code: process::START, message },
-    }
 }
 
 fn start(invocation: Invocation) -> CommandResult {
@@ -273,19 +266,20 @@ fn start(invocation: Invocation) -> CommandResult {
     let graph = invocation.plan.graph.clone();
     // What cannot be built is explained by the check: it knows lines and nearest names.
     let mut instance = Instance::new(invocation.plan)
-        .map_err(|error| check_graph(&graph).map_or_else(Failure::usage, |()| start_failure(error)))?;
+        .map_err(|error| check_graph(&graph).map_or_else(Failure::usage, |()| error.into()))?;
     process::stop_on_signals(instance.handle()).map_err(|error| Failure {
         code: process::START,
         message: format!("signals cannot be handled: {error}"),
     })?;
     live::show(&mut instance, lines);
     let control = Control::attach(&instance);
-    control.claim().map_err(start_failure)?;
+    control.claim()?;
+    if instance.handle().is_stopping() {
+        return Ok(());
+    }
     instance.start().map_err(|error| match error {
-        StartError::Configuration(_) => {
-            check_graph(&graph).map_or_else(Failure::usage, |()| start_failure(error))
-        }
-        StartError::Start(_) => start_failure(error),
+        StartError::Configuration(_) => check_graph(&graph).map_or_else(Failure::usage, |()| error.into()),
+        StartError::Start(_) => error.into(),
     })?;
     control.ready();
     match instance.run() {

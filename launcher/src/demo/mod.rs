@@ -24,7 +24,7 @@ use crate::{
     logging::{self, Format},
     process,
     rtsp_server::{Camera, RtspServer, TestSrc},
-    runtime::{Handle, Instance, Outcome, StartError},
+    runtime::{Handle, Instance, Outcome},
     values::{CommandLine, Plan},
 };
 
@@ -183,10 +183,10 @@ type Launched = (thread::JoinHandle<Outcome>, Handle, gst::Pipeline);
 
 /// An instance in a thread of its own.
 fn launch(plan: Plan) -> Result<Launched, Failure> {
-    let mut instance = Instance::new(plan).map_err(start_failure)?;
+    let mut instance = Instance::new(plan)?;
     let (handle, pipeline) = (instance.handle(), instance.pipeline().clone());
     let control = crate::control::Control::attach(&instance);
-    instance.start().map_err(start_failure)?;
+    instance.start()?;
     control.ready();
     let runner = thread::Builder::new()
         .name("instance".into())
@@ -197,13 +197,6 @@ fn launch(plan: Plan) -> Result<Launched, Failure> {
 
 fn ended(runner: thread::JoinHandle<Outcome>) -> Outcome {
     runner.join().unwrap_or_else(|_| Outcome::Failed("the instance panicked".into()))
-}
-
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Configuration(message) => Failure::usage(message),
-        StartError::Start(message) => Failure { code: process::START, message },
-    }
 }
 
 /// Cameras that show different scenes, and their addresses.
