@@ -625,6 +625,9 @@ fn no_password_leaves_the_process() {
     operator.playing("proc-a", 1);
     let add = json!({"command": "add_stream", "params": {"source_id": 1, "uri": "rtsp://admin:geheim@127.0.0.1:1/x"}});
     operator.tell("proc-a", &add.to_string()).unwrap();
+    let add = json!({"command": "add_stream", "params":
+        {"source_id": 2, "uri": "http://127.0.0.1:1/live?channel=1&token=geheim"}});
+    operator.tell("proc-a", &add.to_string()).unwrap();
     for uri in ["file://admin:geheim@/x", "gopher://admin:geheim@x/", "admin:geheim@x"] {
         let change = json!({"command": "change_stream_uri", "params": {"source_id": 1, "uri": uri}});
         let answer = operator.tell("proc-a", &change.to_string());
@@ -633,6 +636,7 @@ fn no_password_leaves_the_process() {
     operator.tell("proc-a", r#"{"command":"metrics"}"#).unwrap();
     let status = serde_json::to_string(&operator.client.statuses["proc-a"]).unwrap();
     assert!(status.contains("rtsp://***@127.0.0.1:1/x"), "{status}");
+    assert!(status.contains("http://127.0.0.1:1/live?channel=1&token=***"), "{status}");
     let word = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("geheim");
     let leaks: Vec<_> = operator
         .heard

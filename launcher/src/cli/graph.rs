@@ -63,7 +63,7 @@ fn without_credentials(text: &str) -> String {
             if url.set_username("").is_err() || url.set_password(None).is_err() {
                 return "***".into();
             }
-            url.into()
+            redact(url.as_str()).into_owned()
         }
         _ => redact(text).into_owned(),
     }
