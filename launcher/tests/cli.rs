@@ -79,6 +79,19 @@ fn the_shipped_graphs_and_samples_pass_the_check() {
     assert!(code == 0 && out.contains("right, with 4 cameras"), "{out}{err}");
 }
 
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    for args in
+        [&["list"][..], &["models"], &["completion", "bash"], &["graph", "processor"], &["check", "wall"]]
+    {
+        let mut child = nvr(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Nobody reads: as `| head` when it has its lines.
+        drop(child.stdout.take());
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        assert_eq!(status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+    }
+}
+
 const WRONG: &str = r#"summary = "s"
 kind = "k"
 [params.rate]

@@ -11,6 +11,7 @@ use super::{CommandResult, Failure, init_gstreamer, load};
 use crate::{
     check::check_graph,
     graph::{Graph, SHIPPED},
+    output::outln,
     runtime::Instance,
     site::Site,
     values::{CommandLine, Plan},
@@ -41,7 +42,7 @@ pub(super) fn run(matches: &ArgMatches) -> CommandResult {
     let config = matches.get_one::<PathBuf>("config");
     for file in matches.get_many::<String>("file").into_iter().flatten() {
         match check_file(file, config.map(PathBuf::as_path)) {
-            Ok(what) => println!("{file}: {what}, right"),
+            Ok(what) => outln!("{file}: {what}, right"),
             Err(message) => problems.push(message),
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     graph::{Graph, Kind, Param, Scope},
     live,
     logging::{self, Format},
+    output::outln,
     process,
     runtime::{Instance, Outcome, StartError},
     site::Site,
@@ -255,7 +256,7 @@ fn check_only(invocation: Invocation) -> CommandResult {
     let name = invocation.plan.graph.name.clone();
     let cameras = invocation.plan.cameras.len();
     Instance::new(invocation.plan).and_then(|mut instance| instance.build_all()).map_err(Failure::from)?;
-    println!("{name}: right, with {cameras} camera{}", if cameras == 1 { "" } else { "s" });
+    outln!("{name}: right, with {cameras} camera{}", if cameras == 1 { "" } else { "s" });
     Ok(())
 }
 

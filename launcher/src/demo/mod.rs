@@ -22,6 +22,7 @@ use crate::{
     cli::{CommandResult, Failure, init_gstreamer},
     graph::Graph,
     logging::{self, Format},
+    output::outln,
     process,
     rtsp_server::{Camera, RtspServer, TestSrc},
     runtime::{Handle, Instance, Outcome},
@@ -147,9 +148,9 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let broker = Broker::start(options.port).map_err(|error| cannot_start(error.to_string()))?;
     let (cameras, uris) =
         built_in_cameras(options.cameras).map_err(|error| cannot_start(format!("{error:#}")))?;
-    println!("broker    {}", broker.uri());
+    outln!("broker    {}", broker.uri());
     for (id, uri) in uris.iter().enumerate() {
-        println!("camera {id}  {uri}");
+        outln!("camera {id}  {uri}");
     }
     let plan = processor(&options, &broker, &uris)?;
     let wall = wall(&broker, &uris)?;
@@ -275,10 +276,10 @@ fn watch(
         if let Some(event) = listener.next(Duration::from_millis(200)) {
             if report.events() == 0 {
                 deadline = Instant::now() + Duration::from_secs(options.seconds.into());
-                println!("first event {:.2} s after the start", started.elapsed().as_secs_f64());
+                outln!("first event {:.2} s after the start", started.elapsed().as_secs_f64());
             }
             if !options.quiet {
-                println!("{}", report::line(&event));
+                outln!("{}", report::line(&event));
             }
             report.add(&event);
         }
@@ -306,11 +307,11 @@ fn watch(
 }
 
 fn finish(options: &Options, report: &Report, picture: Option<gst::Sample>) -> CommandResult {
-    println!("\n{}", report.summary());
+    outln!("\n{}", report.summary());
     if let Some(picture) = picture {
         picture::write(&options.picture, &picture)
             .map_err(|message| Failure::failed(format!("{}: {message}", options.picture.display())))?;
-        println!("picture   {}", options.picture.display());
+        outln!("picture   {}", options.picture.display());
     }
     let silent = report.without_detections();
     if silent.is_empty() {
