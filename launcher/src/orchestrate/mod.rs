@@ -283,7 +283,7 @@ impl Orchestrator {
 
     fn keep(&mut self, always: bool) {
         let children = self.hands.children.take_changes();
-        let rules = self.engine.take_changes();
+        let rules = self.engine.take_changes(now_ms());
         if !always && !children && !rules {
             return;
         }
