@@ -252,6 +252,7 @@ fn mistakes_in_a_file_are_explained() {
         topic = "nvr/events/x"
         vars = { room = { from = "room", type = "int" } }
         key = "${room}"
+        end = { topic = "nvr/events/y", vars = { room = { from = "room", type = "int" } } }
         steps = [{ spawn = "a" }, { command = "set_fps", params = { max_fps = 1 }, to = ["a"] }]
     "#;
     rules(good).unwrap();
@@ -264,6 +265,9 @@ fn mistakes_in_a_file_are_explained() {
         ("nvr/events/x", "nvr/#/x", "rule \"r\""),
         ("type = \"int\"", "type = \"text\"", "unknown variant `text`"),
         ("graph =", "grahp =", "grahp"),
+        // A condition that is misspelt would be none.
+        ("key = \"${room}\"", "key = \"${room}\"\nwhne = { confidence = 1 }", "whne"),
+        ("{ topic = \"nvr/events/y\"", "{ whne = { confidence = 1 }, topic = \"nvr/events/y\"", "whne"),
         ("{ spawn = \"a\" }", "{ spawn = \"a\", stop = \"a\" }", "one of spawn, stop, command and wait"),
         ("id = \"a\"", "id = \"ack\"", "instance id \"ack\""),
     ] {
