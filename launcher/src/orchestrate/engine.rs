@@ -96,6 +96,8 @@ enum Begun {
     /// The end of an activation comes later.
     Moved,
     Added,
+    /// Too many are at work.
+    Crowded,
 }
 
 impl Engine {
@@ -161,8 +163,9 @@ impl Engine {
             if let Some(vars) = rule.start.read(topic, payload) {
                 let room = self.saved.activations.len() < MOST_ACTIVATIONS;
                 match begin(&mut self.saved, rule, &self.rules.vars(), vars, now_ms, room) {
-                    Begun::Nothing if room || std::mem::replace(&mut self.crowded, true) => {}
-                    Begun::Nothing => warn!(
+                    Begun::Nothing => {}
+                    Begun::Crowded if std::mem::replace(&mut self.crowded, true) => {}
+                    Begun::Crowded => warn!(
                         event = "rule.crowded",
                         rule = rule.name,
                         "{MOST_ACTIVATIONS} rules are at work; more keys begin nothing until some have ended"
@@ -267,7 +270,7 @@ fn begin(saved: &mut Saved, rule: &Rule, values: &Vars, mut vars: Vars, now_ms: 
         return Begun::Nothing;
     }
     if !room {
-        return Begun::Nothing;
+        return Begun::Crowded;
     }
     info!(event = "rule.started", rule = rule.name, key, "the rule begins");
     saved.activations.push(Activation {
