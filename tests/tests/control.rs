@@ -618,6 +618,76 @@ fn the_sample_of_rights_lets_each_user_do_its_part() {
 }
 
 #[test]
+fn the_sample_of_rights_knows_every_topic() {
+    let Some(broker) = Mosquitto::start(Access::Acl) else { return };
+    let inside = broker.subscribe("nvr/#");
+    let topics = [
+        "nvr/detections/0",
+        "nvr/events/0",
+        "nvr/zones/0",
+        "nvr/snapshots/0/1",
+        "nvr/alerts/a",
+        "nvr/status/metrics/a",
+        "nvr/control/status/a",
+        "nvr/control/status/ack",
+        "nvr/control/commands",
+    ];
+    let may = |user: &str, topic: &str| match user {
+        "camera" => topic != "nvr/control/commands",
+        "wall" => topic.starts_with("nvr/status/") || topic.starts_with("nvr/control/status/"),
+        "control" => topic == "nvr/control/commands" || topic.starts_with("nvr/events/"),
+        _ => false,
+    };
+    let users = ["viewer", "control", "wall", "camera"];
+    let mut expected: Vec<String> = Vec::new();
+    for (user, topic) in users.into_iter().flat_map(|user| topics.map(|topic| (user, topic))) {
+        publish_as(&broker, user, topic, &format!("{user} {topic}"), false);
+        if may(user, topic) {
+            expected.push(format!("{user} {topic}"));
+        }
+    }
+    let last = "the end";
+    publish_as(&broker, "camera", "nvr/alerts/end", last, false);
+    let heard = inside.until(|messages| messages.iter().any(|m| m.payload == last.as_bytes())).unwrap();
+    let mut heard: Vec<_> = heard
+        .iter()
+        .map(|m| String::from_utf8_lossy(&m.payload).into_owned())
+        .filter(|text| text != last)
+        .collect();
+    heard.sort();
+    expected.sort();
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn a_wall_and_a_recorder_hear_what_they_need_under_the_sample_of_rights() {
+    let Some(broker) = Mosquitto::start(Access::Acl) else { return };
+    let _processor = processor(&broker, "proc-a", "0", &[]);
+    let url = broker.url_for("wall");
+    let mut args =
+        vec!["wall", "--instance-id", "wall-1", "--streams", "0", "--uri", CAMERA, "--broker", &url];
+    args.extend(["--output", "none", "--width", "320", "--height", "240", "--fps", "5"]);
+    let wall = Process::start(launch(&args));
+    let mut control = Operator::new(&broker.url_for("control"), &["nvr/status/metrics/+"]);
+    control.playing("wall-1", 1);
+    control.tell("wall-1", r#"{"command":"set","params":{"columns":2}}"#).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        control.heard.clear();
+        control.tell("wall-1", r#"{"command":"metrics"}"#).unwrap();
+        control.until("metrics", |control| !control.on("nvr/status/metrics/wall-1").is_empty());
+        if control.on("nvr/status/metrics/wall-1")[0]["streams"][0]["overlay_events"].as_u64() > Some(0) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no boxes reach the wall: {}", wall.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // What a recorder listens to, as the user that it is.
+    let mut recorder = Operator::new(&broker.url_for("camera"), &["nvr/detections/0"]);
+    recorder.until("detections", |recorder| !recorder.on("nvr/detections/0").is_empty());
+}
+
+#[test]
 fn no_password_leaves_the_process() {
     let Some(broker) = Mosquitto::start(Access::Acl) else { return };
     let process = processor(&broker, "proc-a", "0", &[]);
