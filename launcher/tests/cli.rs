@@ -130,6 +130,16 @@ fn a_check_finds_everything_at_once_with_lines() {
 }
 
 #[test]
+fn a_site_file_whose_addresses_are_in_the_environment_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = "broker = \"${env:NVR_TEST_BROKER}\"\n[[cameras]]\nid = 1\nuri = '${env:NVR_TEST_URI}'\n\
+                [[cameras]]\nid = 2\nuri = \"rtsp://a:${env:NVR_TEST_PASSWORD}@host/2\"\n";
+    let path = file(folder.path(), "site.toml", site);
+    let (code, out, err) = output(&["check", &path]);
+    assert!(code == 0 && out.contains("a site file, right"), "{out}{err}");
+}
+
+#[test]
 fn mistakes_end_with_code_2_and_say_what_was_meant() {
     for (args, part) in [
         (&["procesor"][..], "did you mean \"processor\"?"),
