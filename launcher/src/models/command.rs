@@ -214,9 +214,18 @@ fn copy(source: &Path, target: &Path, sha256: Option<&str>, known: &[Known]) -> 
 /// Writes the facts beside a model. What a person has written there stays, unless it is about other bytes.
 fn write_facts(model: &Path, entry: Option<&Known>, origin: &str, sha256: &str) -> Result<(), Failure> {
     let path = facts_path(model);
-    let about_these_bytes = fs::read_to_string(&path).is_ok_and(|text| text.contains(sha256));
-    if about_these_bytes {
-        return Ok(());
+    // A file that names no bytes was written by a person and is about whatever is there.
+    let about_others = |text: &str| {
+        let table: Option<toml::Table> = text.parse().ok();
+        let named = table.as_ref().and_then(|table| table.get("sha256")?.as_str());
+        named.is_some_and(|named| !named.eq_ignore_ascii_case(sha256))
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) if !about_others(&text) => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Failure::failed(format!("{}: {error}", path.display())));
+        }
+        Ok(_) | Err(_) => {}
     }
     let bytes = fs::metadata(model).map_or(0, |metadata| metadata.len());
     let origin = match entry {

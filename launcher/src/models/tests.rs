@@ -325,6 +325,17 @@ fn get_installs_by_name_url_and_file() {
     assert!(command::get(&folders, &known, text, None, Some("../x".into())).is_err());
     let unknown = command::get(&folders, &known, "yolox-nan", None, None).unwrap_err();
     assert!(unknown.message.contains("did you mean \"yolox-nano\"?"), "{}", unknown.message);
+    // What a person has written about a model stays; what was written about other bytes does not.
+    let facts = folders[0].join("gate.toml");
+    for (written, stays) in [
+        ("type = \"yolov8\" # mine", true),
+        ("type = ", true),
+        (&*format!("sha256 = \"{}\"", "0".repeat(64)), false),
+    ] {
+        fs::write(&facts, written).unwrap();
+        command::get(&folders, &known, text, None, Some("gate".into())).unwrap();
+        assert_eq!(fs::read_to_string(&facts).unwrap() == written, stays, "{written}");
+    }
     let names: Vec<_> = all_installed(&folders).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["gate", "yolo", "yolox-nano"]);
     let mut rest = Vec::new();
