@@ -265,6 +265,34 @@ fn no_network_and_no_room_are_said_plainly() {
 }
 
 #[test]
+fn a_file_that_another_download_has_put_into_place_is_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (part, target) = (folder.path().join("m.onnx.part"), folder.path().join("m.onnx"));
+    let file = fs::File::create(&part).unwrap();
+    assert!(download::is_at(&file, &part).unwrap());
+    fs::rename(&part, &target).unwrap();
+    assert!(!download::is_at(&file, &part).unwrap());
+    fs::write(&part, "another").unwrap();
+    assert!(!download::is_at(&file, &part).unwrap());
+    // Several at once: whoever does not wait its turn is told so, and the model is whole at any time.
+    let (body, hash) = model();
+    let server = serve(body.clone(), vec![Answer::Good]);
+    let case = case(&server.url, &hash, Some(body.len() as u64));
+    case.run().unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let result = case.run();
+                    assert!(matches!(result, Ok(()) | Err(DownloadError::Busy { .. })), "{result:?}");
+                    assert_eq!(fs::read(&case.request.target).unwrap(), body);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn hashes_are_sha_256() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "abc").unwrap();
