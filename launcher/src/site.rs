@@ -97,7 +97,7 @@ impl Site {
         Self::read(file, text, folder, &|name, _| env(name))
     }
 
-    fn read(file: &str, text: &str, folder: &Path, env: &Env) -> Result<Self, Problems> {
+    fn read(file: &str, text: &str, folder: &Path, env: &Env<'_>) -> Result<Self, Problems> {
         let mut collector = Collector::new(file);
         let document = match Document::parse(text) {
             Ok(document) => document,
@@ -288,7 +288,7 @@ impl Reader<'_> {
 }
 
 /// Puts `${env:NAME}` and `${file:/path}` in. What they give is not looked at again.
-fn expand(text: &str, folder: &Path, env: &Env) -> Result<String, String> {
+fn expand(text: &str, folder: &Path, env: &Env<'_>) -> Result<String, String> {
     let mut result = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {
