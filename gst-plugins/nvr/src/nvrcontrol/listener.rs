@@ -101,6 +101,7 @@ impl Running {
             shared: shared.clone(),
             subscription,
             told: false,
+            unheard: false,
         };
         let listener =
             thread::Builder::new().name("nvrcontrol".into()).spawn(move || listener.run(&receiver))?;
@@ -156,6 +157,8 @@ struct Listener {
     bucket: Bucket,
     /// The application knows how the claim stands.
     told: bool,
+    /// That the broker swallows the claim has been said.
+    unheard: bool,
 }
 
 impl Listener {
@@ -196,9 +199,10 @@ impl Listener {
         match event {
             Event::Received | Event::Stop => {}
             Event::Subscribed => {
-                let answer = self.claim.subscribed();
+                let now = self.shared.elapsed_ns();
+                let answer = self.claim.subscribed(now);
                 self.follow(answer);
-                let answer = self.other.as_mut().map(|other| other.claim.subscribed());
+                let answer = self.other.as_mut().map(|other| other.claim.subscribed(now));
                 if let Some(answer) = answer {
                     self.follow_other(answer);
                 }
@@ -254,8 +258,20 @@ impl Listener {
         match answer {
             Answer::Nothing => {}
             Answer::Ask => self.shared.ask(&self.id),
+            Answer::Unheard => {
+                let topic = topic::status(&self.shared.prefix, &self.id);
+                if !std::mem::replace(&mut self.unheard, true) {
+                    self.warn(&format!(
+                        "the broker does not give back what is published on {topic}; its access list has to let this \
+                         user publish and subscribe there"
+                    ));
+                }
+                self.tell("unreachable");
+                self.shared.ask(&self.id);
+            }
             Answer::Assert => self.shared.announce_soon(),
             Answer::Claimed => {
+                self.unheard = false;
                 self.shared.claimed();
                 self.tell("owner");
             }
@@ -279,7 +295,7 @@ impl Listener {
         let Some(other) = &self.other else { return };
         match answer {
             Answer::Nothing | Answer::Assert => {}
-            Answer::Ask => self.shared.ask(&other.id),
+            Answer::Ask | Answer::Unheard => self.shared.ask(&other.id),
             Answer::Claimed => drop(other.reply.try_send(Ok(()))),
             Answer::Taken(by) => {
                 let why = format!("instance id {:?} is in use by another process ({by})", other.id);

@@ -1,7 +1,7 @@
 use gst::prelude::*;
 
 use super::*;
-use crate::mqtt::fake::{FakeBroker, Manner};
+use crate::mqtt::fake::{FakeBroker, Manner, TIMEOUT};
 
 fn init() {
     use std::sync::Once;
@@ -83,4 +83,36 @@ fn the_first_answer_of_an_application_counts() {
     let answer = control.emit_by_name::<Option<String>>(SIGNAL_COMMAND, &[&"stop", &"{}"]);
     assert_eq!(answer.as_deref(), Some("{\"result\":\"stop\"}"));
     assert_eq!(control.emit_by_name::<Option<String>>(SIGNAL_DESCRIBE, &[]), None);
+}
+
+/// The text of the next warning that holds `part`.
+fn warning(pipeline: &gst::Pipeline, part: &str) -> String {
+    let bus = pipeline.bus().unwrap();
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let wait = gst::ClockTime::from_nseconds(left.as_nanos() as u64);
+        let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Warning]) else {
+            panic!("no warning with {part:?}");
+        };
+        let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+        let text = warning.error().message().to_owned();
+        if text.contains(part) {
+            return text;
+        }
+    }
+}
+
+#[test]
+fn a_broker_that_swallows_the_claim_is_named_with_the_topic() {
+    // This one confirms what is published and gives nothing back, as one does whose access list forbids the topic.
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, _) = pipeline(&[("broker", &broker.url()), ("instance-id", "deaf")]);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let text = warning(&pipeline, "access list");
+    assert!(text.contains("nvr/control/status/deaf"), "{text}");
+    // And asked again, for as long as it takes.
+    let asked = broker.payloads(2);
+    assert!(asked.iter().all(|payload| payload.contains("\"claiming\":true")), "{asked:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
 }
