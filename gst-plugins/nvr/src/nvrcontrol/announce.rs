@@ -260,9 +260,21 @@ impl Shared {
     /// The id is ours: the broker is to know when we vanish.
     pub fn claimed(&self) {
         let id = self.id();
-        *self.presence.lock() = self.open_presence(&id);
+        self.set_presence(self.open_presence(&id));
         self.owner.store(true, Ordering::Release);
         self.announce_soon();
+    }
+
+    /// The id is another's now: nothing that we say about it is true any more, not even that we are gone.
+    pub fn lost(&self) {
+        self.owner.store(false, Ordering::Release);
+        self.set_presence(None);
+    }
+
+    fn set_presence(&self, presence: Option<Publisher>) {
+        let before = std::mem::replace(&mut *self.presence.lock(), presence);
+        // An orderly farewell, which takes its time: no last will.
+        drop(before);
     }
 
     fn open_presence(&self, id: &str) -> Option<Publisher> {
@@ -281,10 +293,7 @@ impl Shared {
             public.renamed_from = Some(old.clone());
             old
         };
-        let presence = self.open_presence(new);
-        let before = std::mem::replace(&mut *self.presence.lock(), presence);
-        // An orderly farewell: no last will.
-        drop(before);
+        self.set_presence(self.open_presence(new));
         self.publish(&topic::status(&self.prefix, &old), Vec::new(), true);
         self.publish_status();
     }
@@ -476,7 +485,7 @@ impl Shared {
         if !self.publisher.drain(FAREWELL) {
             gst::info!(CAT, "the broker did not hear the end");
         }
-        drop(self.presence.lock().take());
+        self.set_presence(None);
     }
 }
 

@@ -276,6 +276,7 @@ impl Listener {
                 self.tell("owner");
             }
             Answer::Taken(by) => {
+                self.shared.lost();
                 if let Some(element) = self.shared.element() {
                     gst::element_error!(
                         element,

@@ -116,3 +116,36 @@ fn a_broker_that_swallows_the_claim_is_named_with_the_topic() {
     assert!(asked.iter().all(|payload| payload.contains("\"claiming\":true")), "{asked:?}");
     pipeline.set_state(gst::State::Null).unwrap();
 }
+
+#[test]
+fn who_has_lost_its_name_says_nothing_more_about_it() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, control) = pipeline(&[("broker", &broker.url()), ("instance-id", "a")]);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let topic = "nvr/control/status/a";
+    let claim = broker.payloads(1).remove(0);
+    broker.send(topic, claim.as_bytes());
+    // It owns the name, and says so.
+    broker.until(|seen| seen.messages.iter().any(|m| !text(&m.1).contains("claiming")), |_| ());
+    // Another process that has been there for longer.
+    let mut other: serde_json::Value = serde_json::from_str(&claim).unwrap();
+    for (key, value) in
+        [("client_id", "other"), ("started", "2000-01-01T00:00:00.000Z"), ("status", "running")]
+    {
+        other[key] = value.into();
+    }
+    other.as_object_mut().unwrap().remove("claiming");
+    broker.send(topic, other.to_string().as_bytes());
+    let wait = gst::ClockTime::from_seconds(TIMEOUT.as_secs());
+    let error = pipeline.bus().unwrap().timed_pop_filtered(wait, &[gst::MessageType::Error]);
+    assert!(error.is_some());
+    let before = broker.look(|seen| seen.messages.len());
+    pipeline.set_state(gst::State::Null).unwrap();
+    let after = broker.look(|seen| seen.messages[before..].iter().map(|m| text(&m.1)).collect::<Vec<_>>());
+    assert!(after.iter().all(|payload| !payload.contains("stopped")), "{after:?}");
+    drop(control);
+}
+
+fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload).into_owned()
+}
