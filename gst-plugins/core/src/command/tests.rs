@@ -122,6 +122,9 @@ fn mistakes_are_explained() {
         (r#"{"command":"status","target_instances":"proc-a"}"#, "must be a list of instance ids"),
         (r#"{"command":"status","target_instances":[7]}"#, "must be a list of instance ids"),
         (r#"{"command":"change_model","params":{"model_id":"../../etc/passwd"}}"#, "a model is named by"),
+        // Would be looked for in the working directory.
+        (r#"{"command":"change_model","params":{"model_id":"x.onnx"}}"#, "without .onnx"),
+        (r#"{"command":"change_model","params":{"model_id":"x.OnnX"}}"#, "without .onnx"),
         (r#"{"command":"change_model","params":{"model_id":""}}"#, "a model is named by"),
         (r#"{"command":"set","params":{}}"#, "at least one parameter"),
         (r#"{"command":"set","params":{"a b":1}}"#, "no parameter's name"),
@@ -212,6 +215,7 @@ fn addresses_and_commands_are_allow_listed() {
         (r#"{"command":"set","params":{"uri":"testsrc://geheim"}}"#, false),
         (r#"{"command":"set","params":{"anything":"data:geheim"}}"#, false),
         (r#"{"command":"set","params":{"model":"/geheim.onnx"}}"#, false),
+        (r#"{"command":"reconfigure","params":{"model":"x.ONNX"}}"#, false),
         (r#"{"command":"set","params":{"model":"demo","classes":"person, car"}}"#, true),
         (
             r#"{"command":"batch","params":{"commands":[{"command":"change_stream_uri","params":{"source_id":1,"uri":"file:///geheim"}}]}}"#,
