@@ -25,18 +25,67 @@ fn pipeline(properties: &[(&str, &str)]) -> (gst::Pipeline, gst::Element) {
 
 #[test]
 fn it_starts_and_stops_whatever_the_broker_does() {
-    for manner in
-        [Manner::Polite, Manner::Silent, Manner::Refuse(5), Manner::HangUp, Manner::Garble(&[0xff; 9])]
-    {
+    for (manner, trouble) in [
+        (Manner::Polite, None),
+        (Manner::Silent, None),
+        (Manner::Secretive, Some("nvr/control/commands; check its access list")),
+        (Manner::Refuse(5), Some("refuses user name or password")),
+        (Manner::HangUp, Some("trying again")),
+        (Manner::Garble(&[0xff; 9]), Some("trying again")),
+    ] {
         let broker = FakeBroker::start(manner);
         let (pipeline, control) = pipeline(&[("broker", &broker.url()), ("instance-id", "a")]);
-        for _ in 0..2 {
+        for round in 1..=2 {
             pipeline.set_state(gst::State::Playing).unwrap();
-            let _ = pipeline.state(gst::ClockTime::from_seconds(5));
-            assert!(control.property::<Option<gst::Structure>>("stats").is_some());
+            // What is wrong is said, with the broker's address, and nothing else happens.
+            match trouble {
+                Some(part) => {
+                    let text = warning(&pipeline, part);
+                    assert!(text.starts_with("no commands: "), "{manner:?}: {text}");
+                }
+                None => {
+                    broker.until(|seen| seen.filters.iter().any(|f| f == "nvr/control/commands"), |_| ());
+                    let stats = control.property::<Option<gst::Structure>>("stats").unwrap();
+                    assert_eq!(stats.get::<bool>("connected"), Ok(true), "{manner:?}");
+                }
+            }
+            let (result, state, _) = pipeline.state(gst::ClockTime::ZERO);
+            assert!(result.is_ok() && state == gst::State::Playing, "{manner:?}");
+            let before = std::time::Instant::now();
             pipeline.set_state(gst::State::Null).unwrap();
+            assert!(before.elapsed() < TIMEOUT / 2, "{manner:?}: {:?}", before.elapsed());
+            let error = pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
+            assert!(error.is_none(), "{manner:?}: {error:?}");
+            let connections = broker.look(|seen| seen.connections);
+            assert!(connections >= round, "{manner:?}: it began anew");
+            pipeline.bus().unwrap().set_flushing(true);
+            pipeline.bus().unwrap().set_flushing(false);
         }
     }
+}
+
+#[test]
+fn a_flood_keeps_nobody_from_the_end() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, control) =
+        pipeline(&[("broker", &broker.url()), ("instance-id", "a"), ("enabled-commands", "status")]);
+    control.set_property("max-rate", 5.0);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let claim = broker.payloads(1).remove(0);
+    broker.send("nvr/control/status/a", claim.as_bytes());
+    broker.until(|seen| seen.messages.iter().any(|m| !text(&m.1).contains("claiming")), |_| ());
+    // Refused ones: each would be answered.
+    for _ in 0..20_000 {
+        broker.send("nvr/control/commands", br#"{"command":"stop","request_id":"r"}"#);
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    let stats = control.property::<Option<gst::Structure>>("stats").unwrap();
+    let get = |name: &str| stats.get::<u64>(name).unwrap();
+    assert!(get("limited") > 0, "{stats}");
+    // Ten at once and five per second are refused, as many are told that there were too many, and then it is quiet.
+    let answers =
+        broker.look(|seen| seen.messages.iter().filter(|m| m.0 == "nvr/control/status/ack").count());
+    assert!((1..1000).contains(&answers), "{answers} answers, {stats}");
 }
 
 #[test]
