@@ -67,7 +67,8 @@ pub(super) struct Connection {
 pub(super) struct Shared {
     options: Options,
     client_id: String,
-    publishers: Mutex<Vec<Weak<Inner>>>,
+    /// Replaced and never changed: every message that is sent looks at them.
+    publishers: Mutex<Arc<Vec<Arc<Inner>>>>,
     subscriptions: Subscriptions,
     turn: AtomicUsize,
     /// Something was queued, or the connection is to end.
@@ -127,7 +128,7 @@ impl Connection {
 
     /// Adds a publisher. It learns at once of an outage that others already know of.
     pub fn join(&self, publisher: &Arc<Inner>) {
-        self.shared.publishers.lock().push(Arc::downgrade(publisher));
+        self.shared.add(publisher);
         // Held while it is told, so that what the worker finds out meanwhile is told after this and not before.
         let outage = self.shared.outage.lock();
         if let Some(outage) = &*outage {
@@ -135,6 +136,11 @@ impl Connection {
         } else if self.status() == Status::Connected {
             publisher.notify(Notice::Connected);
         }
+    }
+
+    /// Takes a publisher away: it hears and sends nothing more.
+    pub fn leave(&self, publisher: &Arc<Inner>) {
+        self.shared.remove(publisher);
     }
 
     /// Adds a subscription. Its filters are asked for once they are set.
@@ -202,11 +208,17 @@ impl Shared {
         }
     }
 
-    /// The publishers that are still there.
-    pub fn publishers(&self) -> Vec<Arc<Inner>> {
-        let mut list = self.publishers.lock();
-        list.retain(|publisher| publisher.strong_count() > 0);
-        list.iter().filter_map(Weak::upgrade).collect()
+    /// The publishers that are there.
+    pub fn publishers(&self) -> Arc<Vec<Arc<Inner>>> {
+        self.publishers.lock().clone()
+    }
+
+    fn add(&self, publisher: &Arc<Inner>) {
+        Arc::make_mut(&mut *self.publishers.lock()).push(publisher.clone());
+    }
+
+    fn remove(&self, publisher: &Arc<Inner>) {
+        Arc::make_mut(&mut *self.publishers.lock()).retain(|known| !Arc::ptr_eq(known, publisher));
     }
 
     /// Which of `n` publishers is next.
@@ -222,7 +234,7 @@ impl Shared {
         *self.status.lock() = Status::Connected;
         *self.outage.lock() = None;
         gst::info!(CAT, "{}: connected", self.options);
-        for publisher in self.publishers() {
+        for publisher in &*self.publishers() {
             publisher.wake();
             publisher.notify(Notice::Connected);
         }
@@ -241,7 +253,7 @@ impl Shared {
                 why
             })
         };
-        for publisher in self.publishers() {
+        for publisher in &*self.publishers() {
             publisher.wake();
             if let Some(why) = &news {
                 publisher.notify(Notice::Disconnected(why.clone()));
@@ -516,8 +528,7 @@ mod tests {
         }
         shared.disconnected("away", false);
         std::thread::scope(|scope| {
-            let inner = publisher.downgrade().upgrade().unwrap();
-            scope.spawn(|| connection.join(&inner));
+            scope.spawn(|| connection.join(publisher.inner()));
             entered.recv().unwrap();
             shared.connected();
         });
@@ -579,7 +590,7 @@ mod tests {
         // A publisher of a broker that is not there, whose queue this session drains.
         options.port = 1;
         let publisher = Publisher::open(&options, 100, |_| ()).unwrap();
-        shared.publishers.lock().push(publisher.downgrade());
+        shared.add(publisher.inner());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for i in 0..ROUNDS {
             publisher.publish(Message::new("t", vec![0; i % 50], QoS::AtLeastOnce, false, 0));
