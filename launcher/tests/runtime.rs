@@ -189,6 +189,13 @@ fn a_change_that_fails_leaves_everything_as_it_was() {
     }
     let source = running.source(1).unwrap();
     assert_ne!(source.state, "failed", "{source:?}");
+    // The first camera's branch does not start with it: the second one's was never touched.
+    let other = running.bin(1).unwrap();
+    let message = running.handle.set(None, changes("location", Value::Text("/nonexistent/file".into())));
+    assert!(message.is_err_and(|message| message.contains("nonexistent")));
+    assert_eq!(running.bin(1).unwrap(), other);
+    assert!(running.handle.stop(), "nothing is too full for that");
+    assert!(!running.handle.stop(), "it is ending already");
     assert_eq!(running.stop(), Outcome::Finished);
 }
 
