@@ -80,7 +80,6 @@ impl Claim {
     pub fn heard(&mut self, status: &Status, retained: bool, now_ns: u64) -> Answer {
         let own = status.client_id == self.client_id;
         match self.phase {
-            Phase::Lost => Answer::Nothing,
             // The last will of a connection that is long back, or an owner's that is long gone.
             Phase::Owner if !status.status.is_alive() => Answer::Assert,
             Phase::Owner if own || retained => Answer::Nothing,
@@ -100,7 +99,7 @@ impl Claim {
                 self.remembered = true;
                 Answer::Nothing
             }
-            Phase::Idle => Answer::Nothing,
+            Phase::Idle | Phase::Lost => Answer::Nothing,
             // Two newcomers: the older one goes on.
             Phase::Asked { .. } | Phase::Waiting { .. } if status.claiming && self.is_older_than(status) => {
                 Answer::Ask
