@@ -691,6 +691,24 @@ fn a_wall_and_a_recorder_hear_what_they_need_under_the_sample_of_rights() {
 }
 
 #[test]
+fn an_instance_that_may_not_say_who_it_is_says_why_it_takes_no_commands() {
+    let Some(broker) = Mosquitto::start(Access::Acl) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("small.toml");
+    std::fs::write(&graph, SMALL).unwrap();
+    // Mosquitto confirms what a viewer publishes, and drops it.
+    let url = broker.url_for("viewer");
+    let process =
+        Process::start(launch(&[graph.to_str().unwrap(), "--instance-id", "mute", "--broker", &url]));
+    let deadline = Instant::now() + PATIENCE;
+    while !process.log().contains("nvr/control/status/mute; its access list") {
+        assert!(Instant::now() < deadline, "{}", process.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(process.log().contains("running"), "video goes on: {}", process.log());
+}
+
+#[test]
 fn no_password_leaves_the_process() {
     let Some(broker) = Mosquitto::start(Access::Acl) else { return };
     let process = processor(&broker, "proc-a", "0", &[]);

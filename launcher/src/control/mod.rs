@@ -81,8 +81,12 @@ impl Control {
                 let left = until.saturating_duration_since(std::time::Instant::now());
                 let wait = gst::ClockTime::from_nseconds(left.as_nanos() as u64);
                 // An application's message wakes: the instance may have been asked to stop.
-                let types =
-                    [gst::MessageType::Element, gst::MessageType::Error, gst::MessageType::Application];
+                let types = [
+                    gst::MessageType::Element,
+                    gst::MessageType::Error,
+                    gst::MessageType::Warning,
+                    gst::MessageType::Application,
+                ];
                 match bus.timed_pop_filtered(wait, &types).as_ref().map(|message| message.view()) {
                     Some(gst::MessageView::Error(error)) => {
                         let _ = element.set_state(gst::State::Null);
@@ -92,6 +96,10 @@ impl Control {
                         } else {
                             StartError::Configuration(text)
                         });
+                    }
+                    // Nobody else reads the bus yet, and the element says it once.
+                    Some(gst::MessageView::Warning(warning)) => {
+                        warn!(event = "instance.warning", "{}", redact(warning.error().message()));
                     }
                     Some(gst::MessageView::Element(message)) => {
                         let structure = message.structure().filter(|s| s.name() == IDENTITY_MESSAGE);
