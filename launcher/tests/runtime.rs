@@ -240,7 +240,10 @@ fn branches_come_and_go_in_a_shared_graph() {
 /// An element that takes a second to stop, as one does that finishes a file.
 mod slow {
     use std::{
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            LazyLock,
+            atomic::{AtomicUsize, Ordering},
+        },
         thread,
         time::Duration,
     };
@@ -249,7 +252,7 @@ mod slow {
 
     pub static STOPPED: AtomicUsize = AtomicUsize::new(0);
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     pub struct Slow;
 
     #[glib::object_subclass]
@@ -262,6 +265,13 @@ mod slow {
     impl ObjectImpl for Slow {}
     impl GstObjectImpl for Slow {}
     impl ElementImpl for Slow {
+        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+            static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+                gst::subclass::ElementMetadata::new("Slow", "Generic", "Stops slowly", "Test")
+            });
+            Some(&METADATA)
+        }
+
         fn change_state(
             &self,
             transition: gst::StateChange,
