@@ -305,6 +305,26 @@ fn the_end_waits_for_a_branch_that_is_being_stopped() {
 }
 
 #[test]
+fn what_belongs_to_all_cameras_and_cannot_change_is_refused() {
+    let graph = r#"
+[params.sleep]
+type = "int"
+default = 0
+live = true
+help = "h"
+[camera]
+launch = "videotestsrc is-live=true ! queue ! mix."
+[graph]
+launch = "funnel name=mix ! identity name=pace sleep-time=${sleep} ! fakesink async=false"
+"#;
+    let running = Running::start(plan(graph, 1, &[])).unwrap();
+    let message = running.handle.set(None, changes("sleep", Value::Int(5))).unwrap_err();
+    assert!(message.contains("shared part"), "{message}");
+    assert_eq!(running.pipeline.by_name("pace").unwrap().property::<u32>("sleep-time"), 0);
+    assert_eq!(running.stop(), Outcome::Finished);
+}
+
+#[test]
 fn what_cannot_start_says_why() {
     let missing = r#"
 [camera]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nvr_core::command::State;
-use nvr_launch::rtsp_server::{Camera, Options, RtspServer, TestSrc};
+use nvr_launch::rtsp_server::{Camera, Options, RtspServer};
 use nvr_tests::{
     control::{Operator, PATIENCE, Process, data_folder, launcher, second_model},
     mosquitto::{Access, Mosquitto, PASSWORD},
@@ -299,8 +299,12 @@ fn a_camera_keeps_its_password_when_a_change_is_taken_back() {
     let Some(broker) = Mosquitto::start(Access::Open) else { return };
     let credentials = Some(("viewer".into(), "open-sesame".into()));
     let server = RtspServer::with_options(Options { credentials, ..Options::default() }).unwrap();
-    let scene = TestSrc { width: 320, height: 240, fps: 10, ..TestSrc::default() };
-    let uri = server.add_camera("0", &Camera::TestSrc(scene)).unwrap();
+    if gst::ElementFactory::find("x264enc").is_none() {
+        return nvr_tests::skipped("x264enc (gstreamer1.0-plugins-ugly)");
+    }
+    let line = "( videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=10/1 \
+                ! x264enc tune=zerolatency key-int-max=10 ! rtph264pay name=pay0 pt=96 config-interval=-1 )";
+    let uri = server.add_camera("0", &Camera::Launch(line.into())).unwrap();
     let uri = uri.replace("rtsp://", "rtsp://viewer:open-sesame@");
     let process = processor(&broker, "proc-a", "0", &["--uri", &uri]);
     let mut operator = Operator::new(&broker.url(), &["nvr/detections/+"]);
@@ -717,7 +721,7 @@ fn no_password_leaves_the_process() {
     let add = json!({"command": "add_stream", "params": {"source_id": 1, "uri": "rtsp://admin:geheim@127.0.0.1:1/x"}});
     operator.tell("proc-a", &add.to_string()).unwrap();
     let add = json!({"command": "add_stream", "params":
-        {"source_id": 2, "uri": "http://127.0.0.1:1/live?channel=1&token=geheim"}});
+        {"source_id": 2, "uri": "rtsp://127.0.0.1:1/live?channel=1&token=geheim"}});
     operator.tell("proc-a", &add.to_string()).unwrap();
     for uri in ["file://admin:geheim@/x", "gopher://admin:geheim@x/", "admin:geheim@x"] {
         let change = json!({"command": "change_stream_uri", "params": {"source_id": 1, "uri": uri}});
@@ -727,7 +731,7 @@ fn no_password_leaves_the_process() {
     operator.tell("proc-a", r#"{"command":"metrics"}"#).unwrap();
     let status = serde_json::to_string(&operator.client.statuses["proc-a"]).unwrap();
     assert!(status.contains("rtsp://***@127.0.0.1:1/x"), "{status}");
-    assert!(status.contains("http://127.0.0.1:1/live?channel=1&token=***"), "{status}");
+    assert!(status.contains("rtsp://127.0.0.1:1/live?channel=1&token=***"), "{status}");
     let word = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("geheim");
     let leaks: Vec<_> = operator
         .heard
@@ -783,7 +787,6 @@ fn a_wall_takes_commands_and_publishes_its_statistics() {
         // What is pipeline text cannot be swapped while it plays, so nobody is told that it was.
         (json!({"output": "none"}), "output comes only from files and the command line"),
         (json!({"location": "/tmp/elsewhere.mp4"}), "location comes only from files"),
-        (json!({"width": 640}), "shared part"),
     ] {
         let command = json!({"command": "reconfigure", "params": params});
         let error = operator.tell("wall-1", &command.to_string()).unwrap_err();

@@ -42,7 +42,8 @@ fn it_starts_and_stops_whatever_the_broker_does() {
                 let text = warning(&pipeline, part);
                 assert!(text.starts_with("no commands: "), "{manner:?}: {text}");
             } else {
-                broker.until(|seen| seen.filters.iter().any(|f| f == "nvr/control/commands"), |_| ());
+                let asked = |f: &&String| *f == "nvr/control/commands";
+                broker.until(|seen| seen.filters.iter().filter(asked).count() >= round, |_| ());
                 let stats = control.property::<Option<gst::Structure>>("stats").unwrap();
                 assert_eq!(stats.get::<bool>("connected"), Ok(true), "{manner:?}");
             }
