@@ -1,7 +1,6 @@
 //! The running instance, with GStreamer's own elements: isolation, live changes, rollback, injection.
 
 use std::{
-    sync::atomic::Ordering,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -240,17 +239,16 @@ fn branches_come_and_go_in_a_shared_graph() {
 /// An element that takes a second to stop, as one does that finishes a file.
 mod slow {
     use std::{
-        sync::{
-            LazyLock,
-            atomic::{AtomicUsize, Ordering},
-        },
+        collections::BTreeSet,
+        sync::{LazyLock, Mutex},
         thread,
         time::Duration,
     };
 
     use gst::{glib, prelude::*, subclass::prelude::*};
 
-    pub static STOPPED: AtomicUsize = AtomicUsize::new(0);
+    /// The branches whose element has stopped.
+    pub static STOPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
     #[derive(Debug, Default)]
     pub struct Slow;
@@ -278,7 +276,8 @@ mod slow {
         ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
             if transition == gst::StateChange::ReadyToNull {
                 thread::sleep(Duration::from_secs(1));
-                STOPPED.fetch_add(1, Ordering::SeqCst);
+                let branch = self.obj().parent().map(|parent| parent.name().to_string());
+                STOPPED.lock().unwrap().extend(branch);
             }
             self.parent_change_state(transition)
         }
@@ -301,7 +300,8 @@ fn the_end_waits_for_a_branch_that_is_being_stopped() {
     let running = Running::start(plan(graph, 2, &[])).unwrap();
     running.handle.remove_stream(1).unwrap();
     assert_eq!(running.stop(), Outcome::Finished);
-    assert_eq!(slow::STOPPED.load(Ordering::SeqCst), 2, "its last file would have been cut off");
+    let stopped: Vec<String> = slow::STOPPED.lock().unwrap().iter().cloned().collect();
+    assert_eq!(stopped, ["camera-0", "camera-1"], "its last file would have been cut off");
 }
 
 #[test]
