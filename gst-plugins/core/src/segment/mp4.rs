@@ -4,6 +4,8 @@
 
 /// Ticks per second of video tracks.
 pub const VIDEO_TIMESCALE: u32 = 90_000;
+/// How every segment begins: its `ftyp` box.
+pub const BRAND: &[u8; 28] = b"\0\0\0\x1cftypiso5\0\0\x02\0iso5iso6mp41";
 /// Seconds from 1904, where MP4 begins to count, to 1970.
 const EPOCH: u64 = 2_082_844_800;
 const IDENTITY: [u32; 9] = [0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x4000_0000];
@@ -153,11 +155,7 @@ pub fn opus_entry(channels: u8, pre_skip: u16, input_rate: u32) -> Vec<u8> {
 pub fn header(tracks: &[Track], created_us: i64) -> Vec<u8> {
     let created = (created_us.max(0) / 1_000_000) as u64 + EPOCH;
     let mut out = Vec::with_capacity(1500);
-    put_box(&mut out, b"ftyp", |out| {
-        out.extend(b"iso5");
-        put32(out, 512);
-        out.extend(b"iso5iso6mp41");
-    });
+    out.extend(BRAND);
     put_box(&mut out, b"moov", |out| {
         movie(out, created, 0, tracks.len());
         for track in tracks {

@@ -108,14 +108,19 @@ fn what_a_crash_left_is_closed_entered_or_removed() {
     let unknown = put(3 * MINUTE, &torn);
     let foreign = folder.path().join("1/1970-01-01/00/notes.mp4");
     fs::write(&foreign, "not ours").unwrap();
+    // Begun and not noted: ours go, and nothing else of that name.
+    let begun = [&whole[..0], &whole[..20], &whole[..empty], &[0; 100]];
+    let begun: Vec<_> = (4..).zip(begun).map(|(at, bytes)| put(at * MINUTE, bytes)).collect();
+    let strange = put(9 * MINUTE, b"not ours either");
     // Open: cut off, without a picture, and without a file.
     store.write(&[0, 1, 2].map(|at| entry(&volume, 1, at * MINUTE, None))).unwrap();
     let done = store.reconcile(&volume, 1).unwrap();
-    assert_eq!(done, Repairs { closed: 1, entered: 1, removed: 2, failed: 0 });
+    assert_eq!(done, Repairs { closed: 1, entered: 1, removed: 6, failed: 0 });
     for path in [&cut, &unknown] {
         assert_eq!(fs::read(path).unwrap(), whole);
     }
-    assert!(!bare.exists() && foreign.exists());
+    assert!(!bare.exists() && begun.iter().all(|file| !file.exists()));
+    assert!(foreign.exists() && strange.exists());
     let rows = store.recordings(1, i64::MIN, i64::MAX).unwrap();
     let rows: Vec<_> =
         rows.iter().map(|r| (r.start_us / MINUTE, r.end_us.map(|us| us / 1_000_000))).collect();
