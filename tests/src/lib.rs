@@ -9,4 +9,5 @@ pub mod mosquitto;
 pub mod mot;
 pub mod picture;
 pub mod plugin;
+pub mod recordings;
 pub mod score;
