@@ -3,6 +3,8 @@
 //! An SQLite file in WAL mode, so that others may read while the recorder writes. Times are microseconds since 1970,
 //! UTC. [`Store`] is the file; [`Keeper`] is the thread that writes it for the elements of this process, in batches.
 
+#[cfg(test)]
+mod figures;
 mod keeper;
 mod reconcile;
 #[cfg(test)]

@@ -1,18 +1,17 @@
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
 use super::*;
 use crate::nvrrecordsink::ear::{Seen, Sightings};
 use crate::nvrrecordsink::volume::Volume;
 
-const MINUTE: i64 = 60_000_000;
+pub(super) const MINUTE: i64 = 60_000_000;
 
-fn volume(root: &Path) -> Volume {
+pub(super) fn volume(root: &Path) -> Volume {
     Volume::open(root, None).unwrap()
 }
 
-fn entry(volume: &Volume, source_id: u32, start_us: i64, end_us: Option<i64>) -> Entry {
+pub(super) fn entry(volume: &Volume, source_id: u32, start_us: i64, end_us: Option<i64>) -> Entry {
     Entry {
         volume: volume.clone(),
         source_id,
@@ -147,41 +146,4 @@ fn a_newer_catalogue_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = Store::open(&path).unwrap_err().to_string();
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
-}
-
-/// A day of twelve cameras out of a million segments: neither opening, repair nor timeline grows with the archive.
-#[test]
-#[ignore = "writes a catalogue of a million rows; run it for the figures"]
-fn a_million_segments() {
-    let folder = tempfile::tempdir().unwrap();
-    let volume = volume(folder.path());
-    let path = folder.path().join(FILE);
-    let mut store = Store::open(&path).unwrap();
-    let each = 1_000_000 / 12;
-    for camera in 0..12 {
-        let entries: Vec<_> = (0..each)
-            .map(|at| entry(&volume, camera, at * 10_000_000, Some((at + 1) * 10_000_000)))
-            .collect();
-        store.write(&entries).unwrap();
-    }
-    drop(store);
-    let began = Instant::now();
-    let mut store = Store::open(&path).unwrap();
-    for camera in 0..12 {
-        store.reconcile(&volume, camera).unwrap();
-    }
-    println!("open and reconcile 12 cameras: {:?}", began.elapsed());
-    let began = Instant::now();
-    let day = 24 * 60 * MINUTE;
-    for camera in 0..12 {
-        let spans = store.timeline(camera, 3 * day, 4 * day, 1_000_000).unwrap();
-        assert_eq!(spans.iter().map(|span| span.segments).sum::<u64>(), 8640);
-    }
-    println!("timeline of a day for 12 cameras: {:?}", began.elapsed());
-    let began = Instant::now();
-    assert_eq!(store.oldest(&volume.id, 3, false, 256).unwrap().len(), 256);
-    println!("oldest: {:?}", began.elapsed());
-    let began = Instant::now();
-    store.used(&volume.id, 3).unwrap();
-    println!("bytes used by a camera: {:?}", began.elapsed());
 }
