@@ -3,6 +3,7 @@
 //! An SQLite file in WAL mode, so that others may read while the recorder writes. Times are microseconds since 1970,
 //! UTC. [`Store`] is the file; [`Keeper`] is the thread that writes it for the elements of this process, in batches.
 
+mod cause;
 mod keeper;
 mod reconcile;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::time::Duration;
 use nvr_core::retention::Candidate;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
+pub use cause::Cause;
 pub use keeper::{Entry, Guard, Keeper, Limits, Order};
 pub use reconcile::{Repairs, describe, repair_file};
 
@@ -21,7 +23,9 @@ pub use reconcile::{Repairs, describe, repair_file};
 pub const FILE: &str = "catalog.db";
 
 /// Each entry takes the schema one version further. Entries are never changed, only added.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [FIRST, cause::MIGRATION];
+
+const FIRST: &str = "
     CREATE TABLE volumes (
         id          INTEGER PRIMARY KEY,
         identity    TEXT NOT NULL UNIQUE,
@@ -62,7 +66,7 @@ const MIGRATIONS: [&str; 1] = ["
         confidence   REAL NOT NULL
     ) STRICT;
     CREATE INDEX events_by_recording ON events (recording_id);
-"];
+";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -103,6 +107,10 @@ pub struct Recording {
     pub width: u32,
     pub height: u32,
     pub event_count: u64,
+    /// Why it was recorded; `None` where nobody noted it.
+    pub reason: Option<String>,
+    /// What the one who asked for it called it.
+    pub label: Option<String>,
 }
 
 impl Recording {
@@ -141,7 +149,8 @@ pub struct Store {
 }
 
 const COLUMNS: &str = "r.id, r.source_id, v.identity, v.path, r.path, r.start_us, r.end_us, r.clock, r.bytes, \
-                       r.frames, r.codec, r.audio, r.width, r.height, r.event_count";
+                       r.frames, r.codec, r.audio, r.width, r.height, r.event_count, \
+                       r.reason, r.label";
 
 fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
     Ok(Recording {
@@ -160,6 +169,8 @@ fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
         width: row.get(12)?,
         height: row.get(13)?,
         event_count: row.get(14)?,
+        reason: row.get("reason")?,
+        label: row.get("label")?,
     })
 }
 
@@ -410,7 +421,7 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         "INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, frames, codec, audio, \
          width, height, event_count) VALUES (?1, (SELECT id FROM volumes WHERE identity = ?2), ?3, ?4, ?5, ?6, ?7, \
          ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (volume_id, path) DO UPDATE SET end_us = ?5, bytes = ?7, \
-         frames = ?8, event_count = ?13",
+         frames = ?8, event_count = max(event_count, ?13)",
     )?
     .execute(params![
         entry.source_id,
@@ -427,6 +438,7 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         entry.height,
         entry.event_count,
     ])?;
+    cause::put(db, entry)?;
     for (class, seen) in &entry.sightings {
         db.prepare_cached(
             "INSERT INTO events (recording_id, class_name, first_us, last_us, count, confidence) SELECT r.id, ?3, \

@@ -28,6 +28,7 @@ fn entry(volume: &Volume, source_id: u32, start_us: i64, end_us: Option<i64>) ->
         height: 360,
         event_count: 0,
         sightings: Sightings::new(),
+        cause: Cause::default(),
     }
 }
 
