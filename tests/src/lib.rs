@@ -10,3 +10,6 @@ pub mod mot;
 pub mod picture;
 pub mod plugin;
 pub mod score;
+mod skip;
+
+pub use skip::skipped;

@@ -336,6 +336,15 @@ fn an_owner_defends_its_id_and_a_ghost_does_not() {
 }
 
 #[test]
+fn an_owner_that_is_remembered_before_the_subscription_is_known_to_stand_counts() {
+    let mut newcomer = Claim::new("newcomer", "2025");
+    assert_eq!(newcomer.heard(&status("owner", "2026", false), true, 0), Answer::Nothing);
+    assert_eq!(newcomer.subscribed(), Answer::Ask);
+    assert_eq!(newcomer.heard(&status("newcomer", "2025", true), false, 0), Answer::Nothing);
+    assert_eq!(newcomer.heard(&status("owner", "2026", false), false, 1), Answer::Taken("owner".into()));
+}
+
+#[test]
 fn of_two_newcomers_one_wins() {
     let (mut a, mut b) = (Claim::new("a", "2025"), Claim::new("b", "2026"));
     a.subscribed();
