@@ -11,3 +11,6 @@ pub mod picture;
 pub mod plugin;
 pub mod recordings;
 pub mod score;
+mod skip;
+
+pub use skip::skipped;

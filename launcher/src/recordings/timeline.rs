@@ -6,7 +6,10 @@ use gstnvr::nvrrecordsink::catalog::{self, Event, Store};
 use jiff::tz::TimeZone;
 use nvr_core::{
     draw::Canvas,
-    segment::chart::{self, Chart, Kind, Mark, Row, Stretch},
+    segment::{
+        chart::{self, Chart, Mark, Row, Stretch},
+        trigger::Reason,
+    },
 };
 use serde_json::json;
 
@@ -80,8 +83,11 @@ fn limits(span: &Span, lines: &[Line]) -> (i64, i64) {
 
 impl Line {
     fn row(&self) -> Row {
-        let stretch =
-            |s: &catalog::Span| Stretch { start_us: s.start_us, end_us: s.end_us, kind: Kind::default() };
+        let stretch = |s: &catalog::Span| Stretch {
+            start_us: s.start_us,
+            end_us: s.end_us,
+            reason: s.reason.unwrap_or(Reason::Continuous),
+        };
         let mark = |e: &Event| Mark { class: e.class_name.clone(), first_us: e.first_us, last_us: e.last_us };
         Row {
             name: format!("Camera {}", self.source),
@@ -99,7 +105,7 @@ impl Line {
             .map(|s| {
                 json!({
                     "start": time(s.start_us), "end": time(s.end_us), "segments": s.segments,
-                    "bytes": s.bytes, "event_count": s.event_count,
+                    "bytes": s.bytes, "event_count": s.event_count, "reason": s.reason.map(Reason::name),
                 })
             })
             .collect();
@@ -131,12 +137,13 @@ impl Line {
         let source = self.source;
         let spans = self.spans.iter().map(move |s| {
             format!(
-                "{source:>3}  {}  {}  {:>5} segments  {:>9.1} MB  {} events",
+                "{source:>3}  {}  {}  {:>5} segments  {:>9.1} MB  {} events{}",
                 time(s.start_us),
                 time(s.end_us),
                 s.segments,
                 s.bytes as f64 / 1e6,
-                s.event_count
+                s.event_count,
+                s.reason.map(|reason| format!("  {}", reason.name())).unwrap_or_default()
             )
         });
         let events = self.events.iter().map(move |e| {

@@ -7,6 +7,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use super::trigger::Reason;
 use crate::draw::{Canvas, Rgba, Typeface};
 
 const PAPER: Rgba = Rgba::WHITE;
@@ -65,45 +66,12 @@ const STEPS: [i64; 17] = [
     364 * DAYS,
 ];
 
-/// Why something was recorded.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Kind {
-    #[default]
-    Continuous,
-    Motion,
-    Events,
-    OnDemand,
-}
-
-impl Kind {
-    pub const ALL: [Self; 4] = [Self::Continuous, Self::Motion, Self::Events, Self::OnDemand];
-
-    /// As the catalogue names it; what has no name was recorded all the time.
-    pub fn of(name: &str) -> Self {
-        match name {
-            "motion" => Self::Motion,
-            "events" => Self::Events,
-            "on_demand" => Self::OnDemand,
-            _ => Self::Continuous,
-        }
-    }
-
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Continuous => "recorded",
-            Self::Motion => "recorded for motion",
-            Self::Events => "recorded for events",
-            Self::OnDemand => "recorded on demand",
-        }
-    }
-
-    fn colour(self) -> Rgba {
-        match self {
-            Self::Continuous => Rgba::rgb(0x00, 0x72, 0xb2),
-            Self::Motion => Rgba::rgb(0x56, 0xb4, 0xe9),
-            Self::Events => Rgba::rgb(0xe6, 0x9f, 0x00),
-            Self::OnDemand => Rgba::rgb(0xcc, 0x79, 0xa7),
-        }
+fn meaning(reason: Reason) -> (&'static str, Rgba) {
+    match reason {
+        Reason::Continuous => ("recorded", Rgba::rgb(0x00, 0x72, 0xb2)),
+        Reason::Motion => ("recorded for motion", Rgba::rgb(0x56, 0xb4, 0xe9)),
+        Reason::Events => ("recorded for events", Rgba::rgb(0xe6, 0x9f, 0x00)),
+        Reason::OnDemand => ("recorded on demand", Rgba::rgb(0xcc, 0x79, 0xa7)),
     }
 }
 
@@ -112,7 +80,7 @@ impl Kind {
 pub struct Stretch {
     pub start_us: i64,
     pub end_us: i64,
-    pub kind: Kind,
+    pub reason: Reason,
 }
 
 /// Something that was seen.
@@ -293,8 +261,8 @@ fn classes(rows: &[Row]) -> (Vec<&str>, bool) {
 }
 
 /// How much of each column of pixels is recorded, and as what most of it.
-fn columns(row: &Row, axis: &Axis) -> Vec<(f64, Kind)> {
-    let mut covered = vec![[0.0_f64; Kind::ALL.len()]; axis.width as usize];
+fn columns(row: &Row, axis: &Axis) -> Vec<(f64, Reason)> {
+    let mut covered = vec![[0.0_f64; Reason::ALL.len()]; axis.width as usize];
     let mut end_us = axis.from_us;
     for stretch in &row.stretches {
         // What overlaps counts once.
@@ -305,14 +273,13 @@ fn columns(row: &Row, axis: &Axis) -> Vec<(f64, Kind)> {
         let (from, to) = (place(start), place(stop));
         for (at, column) in covered.iter_mut().enumerate().take(to.ceil() as usize).skip(from as usize) {
             let part = to.min((at + 1) as f64) - from.max(at as f64);
-            column[stretch.kind as usize] += part.max(0.0);
+            column[stretch.reason as usize] += part.max(0.0);
         }
     }
     let most = |column: &[f64; 4]| {
-        Kind::ALL
-            .into_iter()
-            .max_by(|a, b| column[*a as usize].total_cmp(&column[*b as usize]))
-            .unwrap_or_default()
+        let least = (Reason::Continuous, 0.0);
+        let each = Reason::ALL.into_iter().zip(*column);
+        each.fold(least, |most, each| if each.1 > most.1 { each } else { most }).0
     };
     covered.iter().map(|column| (column.iter().sum::<f64>(), most(column))).collect()
 }
@@ -389,12 +356,12 @@ fn row(pen: &mut Pen, axis: &Axis, row: &Row, y: u32, classes: &[&str], others: 
     pen.text(side, baseline - 3.0, SMALL, &share(covered, axis.to_us - axis.from_us), INK);
     pen.text(side, baseline + 12.0, SMALL, &size(row.bytes), FAINT);
     pen.fill(f64::from(axis.left), y, (f64::from(axis.width), BAR), EMPTY);
-    for (at, (part, kind)) in columns(row, axis).into_iter().enumerate() {
+    for (at, (part, reason)) in columns(row, axis).into_iter().enumerate() {
         if part > 0.0 {
             // A pause of a second in a day is seen, and so is a second in a day of pause.
             let strength = if part >= 0.9995 { 1.0 } else { 0.2 + 0.45 * part };
             let x = f64::from(axis.left) + at as f64;
-            pen.fill(x, y, (1.0, BAR), kind.colour().with_alpha(strength as f32));
+            pen.fill(x, y, (1.0, BAR), meaning(reason).1.with_alpha(strength as f32));
         }
     }
     for mark in row.marks.iter().filter(|m| m.last_us >= axis.from_us && m.first_us < axis.to_us) {
@@ -422,9 +389,10 @@ fn legend(pen: &mut Pen, rows: &[Row], classes: &[&str], others: bool, baseline:
         pen.text(x + 20.0, baseline, SMALL, &text, INK);
         x += width;
     };
-    for kind in Kind::ALL {
-        if rows.iter().flat_map(|row| &row.stretches).any(|stretch| stretch.kind == kind) {
-            entry(pen, kind.colour(), true, kind.label());
+    for reason in Reason::ALL {
+        if rows.iter().flat_map(|row| &row.stretches).any(|stretch| stretch.reason == reason) {
+            let (text, colour) = meaning(reason);
+            entry(pen, colour, true, text);
         }
     }
     entry(pen, EMPTY, true, "nothing recorded");
@@ -446,7 +414,7 @@ mod tests {
     const MIDNIGHT: i64 = 1_795_219_200 * SECOND;
 
     fn stretch(from: i64, to: i64) -> Stretch {
-        Stretch { start_us: from, end_us: to, kind: Kind::Continuous }
+        Stretch { start_us: from, end_us: to, reason: Reason::Continuous }
     }
 
     fn chart(rows: &[Row], hours: i64) -> Chart<'_> {

@@ -8,6 +8,7 @@ use nvr_core::detection::Clock;
 use nvr_core::segment::mp4::{self, Medium, Run, Sample};
 use nvr_core::segment::name;
 
+use super::catalog::Cause;
 use super::ear::Sightings;
 use super::inbox::Unit;
 use super::tracks::{AUDIO, Recorded, VIDEO};
@@ -27,6 +28,10 @@ pub struct SegmentFile {
     pub clock: Clock,
     pub sightings: Sightings,
     pub events: u64,
+    /// Why it is recorded.
+    pub cause: Cause,
+    /// From when to when it was recorded on demand, microseconds since 1970.
+    pub asked_us: Option<(i64, i64)>,
     pub frames: u64,
     pub keyframes: u64,
     /// Up to where the file is whole.
@@ -75,6 +80,8 @@ impl SegmentFile {
             clock: first.capture.clock,
             sightings: Sightings::new(),
             events: 0,
+            cause: Cause::default(),
+            asked_us: None,
             frames: 0,
             keyframes: 0,
             bytes: 0,
@@ -105,6 +112,13 @@ impl SegmentFile {
     pub fn follows(&self, unit: &Unit, most_ns: i64) -> bool {
         unit.medium == Medium::Audio
             || (unit.dts_ns > self.last_ns - most_ns && unit.dts_ns < self.last_ns + most_ns)
+    }
+
+    /// Up to when the video is in the file.
+    pub fn written_us(&self) -> i64 {
+        let ticks = i128::from(self.waiting[lane(Medium::Video)].end);
+        let us = ticks * 1_000_000 / i128::from(self.video.track.timescale.max(1));
+        self.start_us.saturating_add(us as i64)
     }
 
     pub fn end_us(&self) -> i64 {

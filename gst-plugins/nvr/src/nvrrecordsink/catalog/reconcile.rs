@@ -11,7 +11,7 @@ use nvr_core::segment::name;
 use nvr_core::segment::read::{self, Contents};
 
 use super::keeper::Entry;
-use super::{CatalogError, Recording, Store};
+use super::{CatalogError, Cause, Recording, Store};
 use crate::nvrrecordsink::ear::Sightings;
 use crate::nvrrecordsink::volume::Volume;
 
@@ -78,6 +78,7 @@ pub fn describe(
         height: u32::from(video.height),
         event_count: 0,
         sightings: Sightings::new(),
+        cause: Cause::default(),
     })
 }
 

@@ -27,6 +27,7 @@ pub(super) fn entry(volume: &Volume, source_id: u32, start_us: i64, end_us: Opti
         height: 360,
         event_count: 0,
         sightings: Sightings::new(),
+        cause: Cause::default(),
     }
 }
 
