@@ -450,3 +450,81 @@ fn counted(out: &mut Vec<u8>, values: impl Iterator<Item = u32>) {
         put32(out, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::read::Placed;
+
+    const FRAME: i64 = 3600;
+
+    /// Twelve pictures of 40 ms; what is shown as which picture, and a keyframe every fourth.
+    fn contents(shown: impl Fn(i64) -> i64) -> Contents {
+        let entry = mp4::video_entry(b"avc1", b"avcC", &[1, 2, 3], 640, 360);
+        let track = Track { id: 1, medium: Medium::Video, timescale: 90_000, width: 640, height: 360, entry };
+        let sample = |n: i64| Placed {
+            track: 1,
+            at: 1000 + n as u64 * 10,
+            size: 10,
+            time: (n * FRAME) as u64,
+            duration: FRAME as u32,
+            offset: ((shown(n) - n) * FRAME) as i32,
+            key: n % 4 == 0,
+        };
+        Contents { tracks: vec![track], samples: (0..12).map(sample).collect(), whole: 1120, size: 1120 }
+    }
+
+    fn plan_of(contents: &Contents, from_us: i64, to_us: i64) -> Plan {
+        plan(&[Part { start_us: 0, contents }], from_us, to_us).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_shown_can_be_replaced() {
+        let contents = contents(|n| n);
+        // From the middle of the sixth picture to the end of the tenth.
+        let mut plan = plan_of(&contents, 220_000, 400_000);
+        let opening = plan.opening().unwrap();
+        let times: Vec<_> = opening.pictures.iter().map(|p| (p.piece.at, p.pts / FRAME)).collect();
+        assert_eq!(times, [(1040, 0), (1050, 1), (1060, 2), (1070, 3)]);
+        assert_eq!(opening.from, FRAME);
+        let anew = [1, 2, 3].map(|n| Encoded { pts: n * FRAME, size: n as u32, key: n == 1 });
+        plan.replace_opening(1, vec![0; 8], &anew);
+        let pieces: Vec<_> = plan.pieces.iter().map(|p| (p.part, p.at, p.size)).collect();
+        assert_eq!(pieces, [(1, 0, 1), (1, 1, 2), (1, 3, 3), (0, 1080, 10), (0, 1090, 10)]);
+        assert_eq!((plan.from_us, plan.to_us), (220_000, 400_000));
+        let durations = durations(&plan.lanes[0].rows);
+        assert_eq!(durations, [FRAME as u32; 5]);
+        let header = plan.header(&[]);
+        // Two sample entries, and a chunk for each.
+        let at = header.windows(4).position(|kind| kind == b"stsd").unwrap();
+        assert_eq!(header[at + 11], 2);
+        let at = header.windows(4).position(|kind| kind == b"stsc").unwrap() + 8;
+        let numbers: Vec<_> = header[at..at + 28].chunks_exact(4).map(|n| n[3]).collect();
+        assert_eq!(numbers, [2, 1, 3, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn what_is_shown_as_a_whole_stays() {
+        let contents = contents(|n| n);
+        assert!(plan_of(&contents, 160_000, 400_000).opening().is_none());
+        assert!(plan_of(&contents, -1_000_000, 400_000).opening().is_none());
+    }
+
+    /// Pictures that are shown before the keyframe that they follow need what was before it.
+    #[test]
+    fn an_opening_ends_where_nothing_behind_needs_it() {
+        let leading = contents(|n| match n {
+            4 => 6,
+            5 | 6 => n - 1,
+            _ => n,
+        });
+        let opening = plan_of(&leading, 60_000, 480_000).opening().unwrap();
+        assert_eq!(opening.pictures.len(), 8);
+        let mut plan = plan_of(&leading, 330_000, 350_000);
+        let opening = plan.opening().unwrap();
+        assert_eq!((opening.pictures.len(), opening.from), (1, 0));
+        plan.replace_opening(1, vec![0; 8], &[Encoded { pts: 0, size: 7, key: true }]);
+        assert_eq!(plan.pieces.len(), 1);
+        assert_eq!(durations(&plan.lanes[0].rows), [FRAME as u32]);
+    }
+}
