@@ -105,7 +105,9 @@ impl Layer {
                 for ((new, i), g) in new.iter_mut().zip(inks).zip(grounds) {
                     for (new, (ink, ground)) in new.iter_mut().zip(ink.iter().zip(ground)) {
                         // The weights make 255 at most, so 16 bits are enough.
-                        *new = div255(u16::from(*ink) * u16::from(*i) + u16::from(ground) * u16::from(*g));
+                        let (ink, ground) =
+                            (u16::from(*ink) * u16::from(*i), u16::from(ground) * u16::from(*g));
+                        *new = div255(ink.wrapping_add(ground));
                     }
                     if N == 4 {
                         new[3] = 0;
@@ -181,8 +183,8 @@ fn kept<const N: usize>(keep: u8) -> [u8; N] {
 
 /// `value / 255`, rounded, for values up to 255².
 fn div255(value: u16) -> u8 {
-    let value = value + 128;
-    ((value + (value >> 8)) >> 8) as u8
+    let value = value.wrapping_add(128);
+    (value.wrapping_add(value >> 8) >> 8) as u8
 }
 
 /// `old * keep / 255 + new` for each byte.
@@ -191,15 +193,24 @@ fn mix(bytes: &mut [u8], new: &[u8], keep: &[u8]) {
     let (new, new_rest) = new.as_chunks::<BLOCK>();
     let (keep, keep_rest) = keep.as_chunks::<BLOCK>();
     for ((old, new), keep) in blocks.iter_mut().zip(new).zip(keep) {
-        // A fixed number is what compilers make a few vector instructions of.
-        *old = std::array::from_fn(|n| mixed(old[n], new[n], keep[n]));
+        // Written out in steps, in place, and as often as a block has bytes, without checks for what cannot overflow:
+        // so compilers make it a few vector instructions.
+        let mut wide = [0_u16; BLOCK];
+        for n in 0..BLOCK {
+            wide[n] = (u16::from(old[n]) * u16::from(keep[n])).wrapping_add(128);
+        }
+        for wide in &mut wide {
+            *wide = wide.wrapping_add(*wide >> 8) >> 8;
+        }
+        for n in 0..BLOCK {
+            old[n] = (wide[n] as u8).saturating_add(new[n]);
+        }
     }
     for ((old, new), keep) in rest.iter_mut().zip(new_rest).zip(keep_rest) {
         *old = mixed(*old, *new, *keep);
     }
 }
 
-#[inline(always)]
 fn mixed(old: u8, new: u8, keep: u8) -> u8 {
     div255(u16::from(old) * u16::from(keep)).saturating_add(new)
 }
