@@ -161,7 +161,8 @@ impl Print {
             }
             let span = &mut self.spans[row];
             let (first, last) = (columns.start as u32, columns.end as u32);
-            *span = if span.start >= span.end { first..last } else { span.start.min(first)..span.end.max(last) };
+            *span =
+                if span.start >= span.end { first..last } else { span.start.min(first)..span.end.max(last) };
             let start = row * self.width as usize;
             let pixels = start + columns.start..start + columns.end;
             let py = row as f32 + 0.5 - a.y;

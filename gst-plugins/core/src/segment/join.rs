@@ -438,6 +438,19 @@ fn counted(out: &mut Vec<u8>, values: impl Iterator<Item = u32>) {
     }
 }
 
+/// Up to a keyframe that nothing behind it is shown before.
+fn opening_rows(lane: &Lane) -> usize {
+    let mut least = i64::MAX;
+    let mut count = lane.rows.len();
+    for (at, row) in lane.rows.iter().enumerate().skip(1).rev() {
+        least = least.min(row.pts);
+        if row.key && row.pts <= least {
+            count = at;
+        }
+    }
+    count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -514,17 +527,4 @@ mod tests {
         assert_eq!(plan.pieces.len(), 1);
         assert_eq!(durations(&plan.lanes[0].rows), [FRAME as u32]);
     }
-}
-
-/// Up to a keyframe that nothing behind it is shown before.
-fn opening_rows(lane: &Lane) -> usize {
-    let mut least = i64::MAX;
-    let mut count = lane.rows.len();
-    for (at, row) in lane.rows.iter().enumerate().skip(1).rev() {
-        least = least.min(row.pts);
-        if row.key && row.pts <= least {
-            count = at;
-        }
-    }
-    count
 }
