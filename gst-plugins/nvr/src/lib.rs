@@ -17,6 +17,7 @@ pub mod nvrtestsrc;
 pub mod nvrtrack;
 pub mod nvrzones;
 mod properties;
+mod sigpipe;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     meta::init();
