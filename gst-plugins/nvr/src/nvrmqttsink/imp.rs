@@ -44,7 +44,7 @@ use parking_lot::Mutex;
 use super::outlet::Outlet;
 use super::spooler::{Spooler, Totals};
 use super::{Payload, Publish};
-use crate::mqtt::{self, BrokerSettings, Message, Notice, Publisher, QoS, Stats};
+use crate::mqtt::{self, BrokerSettings, Message, Publisher, QoS, Stats};
 use crate::{in_place, meta, properties};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -452,8 +452,8 @@ impl NvrMqttSink {
             return Ok(Outlet::Spooled(spooler.map_err(|error| invalid(&error))?));
         }
         let publisher = Publisher::open(&options, capacity, move |notice| {
-            if let Notice::Disconnected(why) = notice {
-                report(&why);
+            if let Some(why) = notice.trouble() {
+                report(why);
             }
         });
         Ok(Outlet::Direct(publisher.map_err(|error| invalid(&error))?))

@@ -97,7 +97,7 @@ use super::settings::{PROPERTIES, Settings, Text};
 use super::snapshot::{View, Views};
 use super::state::{Output, Seen, Stamp, State};
 use crate::meta::Unseen;
-use crate::mqtt::{Message, Notice, Publisher, QoS, Stats};
+use crate::mqtt::{Message, Publisher, QoS, Stats};
 use crate::{in_place, meta};
 
 /// How long the end waits for what is still to be done, and for the broker to get it.
@@ -391,8 +391,8 @@ impl NvrZones {
         let options = settings.broker.resolve().map_err(|error| error.to_string())?;
         let report = self.report();
         let publisher = Publisher::open(&options, QUEUE, move |notice| {
-            if let Notice::Disconnected(why) = notice {
-                report(&why);
+            if let Some(why) = notice.trouble() {
+                report(why);
             }
         });
         let mut publisher = Some(Arc::new(publisher.map_err(|error| error.to_string())?));
