@@ -55,7 +55,8 @@
 //!
 //! With `gate=motion`, frames that are marked as still (`motion` of `NvrFrameFacts` is false, as `nvrmotion` sets
 //! it) are not looked at, except one every `gate-interval` seconds: what has come to rest before anybody looked is not
-//! missed for ever. Frames without a mark are looked at, with one warning message.
+//! missed for ever. Frames without a mark are looked at, with one warning message. While `enabled` is off, frames are
+//! marked as not to be looked at (`analysis-off`), so that nobody downstream takes their silence for a still picture.
 //!
 //! ## Statistics
 //!
