@@ -309,7 +309,7 @@ fn what_is_no_event_is_counted() {
     let wrong_time = text.replace("2025-", "20x5-");
     let wrong_type = text.replace("\"detections\":[", "\"detections\":[7,");
     assert_ne!(wrong_type, text);
-    let packed = event_of(0, event::Encoding::MessagePack);
+    let packed = event_of(0, event::Encoding::Msgpack);
     let payloads: [&[u8]; 11] = [
         b"",
         b"hello",
