@@ -325,6 +325,49 @@ launch = "funnel name=mix ! identity name=pace sleep-time=${sleep} ! fakesink as
     assert_eq!(running.stop(), Outcome::Finished);
 }
 
+const CAMERA: &str = r#"
+[params.uri]
+type = "string"
+scope = "camera"
+help = "h"
+[camera]
+launch = "nvrsrc name=camera source-id=${source_id} uri=${uri} ! fakesink name=out"
+"#;
+
+/// A control plane announces a change of state because of the very message that the instance has yet to read. What it
+/// is told then must not be the state of before: nothing would correct it.
+#[test]
+fn a_status_asked_for_because_of_a_message_knows_what_the_message_says() {
+    gst::init().unwrap();
+    gstnvr::plugin_register_static().unwrap();
+    let running = Running::start(plan(CAMERA, 1, &[(Some(0), "uri", "testsrc:")])).unwrap();
+    let bus = running.pipeline.bus().unwrap();
+    bus.enable_sync_message_emission();
+    let (told, states) = std::sync::mpsc::channel();
+    let handle = running.handle.clone();
+    // Called before the message is on the bus.
+    let watch = bus.connect_sync_message(None, move |_, message| {
+        let Some(said) = message.structure().filter(|s| s.name() == "nvr-source-state") else { return };
+        let (id, state) = (said.get::<u32>("source-id").unwrap(), said.get::<String>("state").unwrap());
+        let snapshot = handle.snapshot().unwrap();
+        let source = snapshot.sources.into_iter().find(|source| source.source_id == id);
+        let _ = told.send((id, state, source));
+    });
+    let values = Values::from_iter([("uri".to_owned(), Value::Text("testsrc:".into()))]);
+    running.handle.add_stream(Camera { id: 7, name: "Gate".into() }, values).unwrap();
+    loop {
+        let (id, said, source) = states.recv_timeout(PATIENCE).expect("camera 7 plays");
+        let source = source.unwrap();
+        assert_eq!((source.state, source.error), (said.clone(), None), "camera {id}");
+        if id == 7 && said == "playing" {
+            break;
+        }
+    }
+    bus.disconnect(watch);
+    bus.disable_sync_message_emission();
+    assert_eq!(running.stop(), Outcome::Finished);
+}
+
 #[test]
 fn what_cannot_start_says_why() {
     let missing = r#"

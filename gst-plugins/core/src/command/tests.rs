@@ -85,6 +85,19 @@ fn every_command_of_the_protocol_is_read() {
             json!({"command": "rename_instance", "params": {"new_instance_id": "proc-b"}}),
             Command::RenameInstance { new_instance_id: "proc-b".into() },
         ),
+        (
+            json!({"command": "start_recording", "params": {"source_id": 2, "label": "gate open", "max_duration": 90}}),
+            Command::StartRecording {
+                source_id: Some(2),
+                label: Some("gate open".into()),
+                max_duration: Some(90.0),
+            },
+        ),
+        (json!({"command": "stop_recording"}), Command::StopRecording { source_id: None }),
+        (
+            json!({"command": "save_clip", "params": {"source_id": 2, "name": "gate-1", "after": 20}}),
+            Command::SaveClip { source_id: 2, name: Some("gate-1".into()), before: 10.0, after: 20.0 },
+        ),
     ];
     assert_eq!(cases.len(), COMMANDS.len());
     for (value, expected) in cases {
@@ -132,6 +145,18 @@ fn mistakes_are_explained() {
         (r#"{"command":"set","params":{"classes":"a\nb"}}"#, "must not hold control characters"),
         (r#"{"command":"set","params":{"x":1e999}}"#, "number out of range"),
         (r#"{"command":"rename_instance","params":{"new_instance_id":"ack"}}"#, "instance id \"ack\""),
+        (r#"{"command":"start_recording","params":{"max_duration":0}}"#, "from 1 to 86400, got 0"),
+        (r#"{"command":"start_recording","params":{"label":""}}"#, "label must have 1 to 64 characters"),
+        (r#"{"command":"start_recording","params":{"lable":"x"}}"#, "\"lable\" is not known"),
+        (r#"{"command":"save_clip","params":{"name":"x"}}"#, "save_clip needs source_id"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"name":"../../etc/x"}}"#, "no path"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"name":"a/b"}}"#, "no path"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"before":601}}"#, "from 0 to 600, got 601"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"before":0}}"#, "at least a second"),
+        (
+            r#"{"command":"batch","params":{"commands":[{"command":"start_recording"}]}}"#,
+            "start_recording cannot be undone and cannot be part of a batch",
+        ),
         (r#"{"command":"batch","params":{"commands":[]}}"#, "a batch has 1 to 64 commands, got 0"),
         (
             r#"{"command":"batch","params":{"commands":[{"command":"stop"}]}}"#,

@@ -8,7 +8,6 @@
 //! a newcomer is told of an outage: an observer opens and drops nothing that has to do with its own connection.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -17,18 +16,19 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use nvr_core::backoff::Backoff;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, QoS, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, QoS,
+    StateError, Transport, mqttbytes,
 };
 use tokio::sync::Notify;
 use tokio::time;
 
 use super::CAT;
+use super::flight::{Flight, Suspects};
 use super::options::{Options, OptionsError};
-use super::publisher::{self, Inner, MAX_PAYLOAD, Notice, Taken};
-use super::subscription::{self, Receiver, Signal, Subscriptions};
+use super::publisher::{Inner, MAX_PAYLOAD, Notice};
+use super::subscription::{Receiver, Request, Requests, Signal, Subscriptions};
 use super::tls;
 
 /// A broker that goes silent is noticed after at most twice this.
@@ -46,7 +46,7 @@ const REFUSED_DELAY: Duration = Duration::from_mins(1);
 /// QoS 1 messages sent ahead of their confirmations.
 const IN_FLIGHT: u16 = 100;
 /// A packet above this ends the connection. Far more than is ever passed on, so that what is merely too large can be
-/// counted without losing the connection over it.
+/// counted without losing the connection over it; what is far too large would have to be held in memory.
 const MAX_INCOMING: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,6 +70,7 @@ pub(super) struct Shared {
     /// Replaced and never changed: every message that is sent looks at them.
     publishers: Mutex<Arc<Vec<Arc<Inner>>>>,
     subscriptions: Subscriptions,
+    suspects: Mutex<Suspects>,
     turn: AtomicUsize,
     /// Something was queued, or the connection is to end.
     work: Notify,
@@ -162,7 +163,7 @@ impl Connection {
     }
 
     pub fn wake(&self) {
-        self.shared.work.notify_one();
+        self.shared.wake();
     }
 
     pub fn status(&self) -> Status {
@@ -196,6 +197,7 @@ impl Shared {
             options,
             publishers: Mutex::default(),
             subscriptions: Subscriptions::default(),
+            suspects: Mutex::default(),
             turn: AtomicUsize::new(0),
             work: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -219,6 +221,20 @@ impl Shared {
 
     fn remove(&self, publisher: &Arc<Inner>) {
         Arc::make_mut(&mut *self.publishers.lock()).retain(|known| !Arc::ptr_eq(known, publisher));
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Topics that the broker may not want anything for.
+    pub fn suspects(&self) -> MutexGuard<'_, Suspects> {
+        self.suspects.lock()
+    }
+
+    /// There may be something to send now.
+    pub fn wake(&self) {
+        self.work.notify_one();
     }
 
     /// Which of `n` publishers is next.
@@ -318,15 +334,25 @@ async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> 
     *connections += 1;
     shared.connected();
 
-    let flight = RefCell::new(Flight::default());
-    let ended = exchange(shared, &client, event_loop, &flight).await;
+    let flight = RefCell::new(Flight::new(shared));
+    let requests = RefCell::new(Requests::new(&shared.subscriptions));
+    let ended = exchange(shared, &client, event_loop, &flight, &requests).await;
+    let failure = ended.filter(|_| !shared.stopping()).map(|error| {
+        flight.borrow_mut().ended(&error);
+        match error {
+            ConnectionError::MqttState(StateError::Deserialization(
+                mqttbytes::Error::PayloadSizeLimitExceeded(size),
+            )) => Failure {
+                why: requests.borrow().too_large(&shared.subscriptions, size, MAX_INCOMING),
+                refused: false,
+                connected: true,
+            },
+            error => failure(&error, true),
+        }
+    });
     // Back to the queues before anybody hears of the end.
     drop(flight);
-    match ended {
-        None => Ok(()),
-        Some(_) if shared.stopping() => Ok(()),
-        Some(error) => Err(failure(&error, true)),
-    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// Feeds and polls until the connection breaks, which gives the error, or is to end.
@@ -334,9 +360,9 @@ async fn exchange(
     shared: &Shared,
     client: &AsyncClient,
     mut event_loop: EventLoop,
-    flight: &RefCell<Flight>,
+    flight: &RefCell<Flight<'_>>,
+    requests: &RefCell<Requests>,
 ) -> Option<ConnectionError> {
-    let requests = RefCell::new(subscription::Requests::default());
     let poll = async {
         loop {
             match event_loop.poll().await {
@@ -344,7 +370,16 @@ async fn exchange(
                     Flight::follow(flight, &event);
                     requests.borrow_mut().follow(&shared.subscriptions, &event);
                 }
-                Err(error) => return error,
+                Err(error) => {
+                    // What came before the end counts: rumqttc reads both in one go and tells of the end first.
+                    for event in std::mem::take(&mut event_loop.state.events) {
+                        if matches!(event, Event::Incoming(_)) {
+                            Flight::follow(flight, &event);
+                            requests.borrow_mut().follow(&shared.subscriptions, &event);
+                        }
+                    }
+                    return error;
+                }
             }
         }
     };
@@ -356,17 +391,17 @@ async fn exchange(
             if let Some(request) = next {
                 // Fail only where the event loop is gone, and then `poll` says why: filters are checked.
                 let _ = match request {
-                    subscription::Request::Subscribe(filter, qos) => client.subscribe(filter, qos).await,
-                    subscription::Request::Unsubscribe(filter) => client.unsubscribe(filter).await,
+                    Request::Subscribe(filter, qos) => client.subscribe(filter, qos).await,
+                    Request::Unsubscribe(filter) => client.unsubscribe(filter).await,
                 };
                 continue;
             }
-            let Some(taken) = publisher::next(shared) else {
-                shared.work.notified().await;
+            let Some(publish) = Flight::next(flight) else {
+                let pause = requests.borrow().pause();
+                // Whichever comes first: both mean to look again.
+                let _ = time::timeout(pause, shared.work.notified()).await;
                 continue;
             };
-            let publish = taken.message.publish.clone();
-            flight.borrow_mut().submitted.push_back(taken);
             // Fails only where the event loop is gone, and then `poll` says why.
             let _ = client.publish_bytes(publish.topic, publish.qos, publish.retain, publish.payload).await;
         }
@@ -384,56 +419,6 @@ async fn exchange(
             None
         }
         () = overdue => None,
-    }
-}
-
-/// Messages that rumqttc has been given, in order. They go back to their queues when this is dropped.
-#[derive(Default)]
-struct Flight {
-    /// Not written yet.
-    submitted: VecDeque<Taken>,
-    /// Written and not confirmed, by packet id.
-    unconfirmed: VecDeque<(u16, Taken)>,
-}
-
-impl Flight {
-    /// Keeps book of what the event loop did. Messages are written in the order in which they were submitted.
-    fn follow(this: &RefCell<Self>, event: &Event) {
-        match event {
-            Event::Outgoing(Outgoing::Publish(id)) => {
-                let written = this.borrow_mut().submitted.pop_front();
-                if let Some(taken) = written.and_then(Taken::written) {
-                    this.borrow_mut().unconfirmed.push_back((*id, taken));
-                }
-            }
-            Event::Incoming(Packet::PubAck(ack)) => {
-                let confirmed = {
-                    let list = &mut this.borrow_mut().unconfirmed;
-                    let position = list.iter().position(|(id, _)| *id == ack.pkid);
-                    position.and_then(|position| list.remove(position))
-                };
-                if let Some((_, taken)) = confirmed {
-                    taken.confirmed();
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let mut groups: Vec<(Arc<Inner>, Vec<_>)> = Vec::new();
-        let unconfirmed = self.unconfirmed.drain(..).map(|(_, taken)| taken);
-        for taken in unconfirmed.chain(self.submitted.drain(..)) {
-            match groups.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &taken.owner)) {
-                Some((_, messages)) => messages.push(taken.message),
-                None => groups.push((taken.owner, vec![taken.message])),
-            }
-        }
-        for (owner, messages) in groups {
-            owner.give_back(messages);
-        }
     }
 }
 
@@ -468,7 +453,11 @@ fn failure(error: &ConnectionError, connected: bool) -> Failure {
             (format!("{error}; check `ca-file` and that the broker's certificate names this host"), false)
         }
         ConnectionError::NetworkTimeout => ("does not answer".into(), false),
-        ConnectionError::MqttState(rumqttc::StateError::AwaitPingResp) => ("has gone silent".into(), false),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => ("has gone silent".into(), false),
+        // Not the fault of any packet, which is what rumqttc calls it.
+        ConnectionError::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error))) if connected => {
+            (format!("connection lost: {error}"), false)
+        }
         error if connected => (format!("connection lost: {error}"), false),
         error => (format!("cannot connect: {error}"), false),
     };

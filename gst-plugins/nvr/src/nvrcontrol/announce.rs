@@ -22,9 +22,12 @@ use serde_json::{Map, Value, json};
 use super::{
     NvrControl, SIGNAL_DESCRIBE,
     imp::{CAT, Settings},
+    recorders::Demands,
     surroundings,
 };
-use crate::mqtt::{Message as Mqtt, Options, OptionsError, Publisher, QoS, Will, default_instance_id};
+use crate::mqtt::{
+    Message as Mqtt, Notice, Options, OptionsError, Publisher, QoS, Will, default_instance_id,
+};
 
 /// Answers and status that may wait for the broker.
 const QUEUE: usize = 4096;
@@ -117,6 +120,7 @@ pub struct Shared {
     jobs_changed: Condvar,
     pub counters: Counters,
     pub seen: Mutex<Seen>,
+    pub demands: Demands,
     cpu: Mutex<Option<(Instant, f64)>>,
 }
 
@@ -140,7 +144,17 @@ impl Shared {
             prefix: settings.broker.topic_prefix().into(),
             kind: settings.kind.clone(),
             options: options.clone(),
-            publisher: Publisher::open(options, QUEUE, |_| {})?,
+            publisher: {
+                let element = element.downgrade();
+                Publisher::open(options, QUEUE, move |notice| {
+                    // Of outages the listener tells.
+                    if let Notice::Refused(_, Some(why)) = notice
+                        && let Some(element) = element.upgrade()
+                    {
+                        gst::element_warning!(element, gst::ResourceError::Write, ("{why}"));
+                    }
+                })?
+            },
             presence: Mutex::default(),
             client_id: format!("{}-{nonce:08x}", default_instance_id()),
             started: timestamp(now_ns()).to_string(),
@@ -153,6 +167,7 @@ impl Shared {
             jobs_changed: Condvar::new(),
             counters: Counters::default(),
             seen: Mutex::default(),
+            demands: Mutex::default(),
             cpu: Mutex::default(),
         })
     }
