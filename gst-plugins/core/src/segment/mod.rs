@@ -5,6 +5,7 @@
 //! A segment is one fragmented MP4 file (ISO/IEC 14496-12, 8.8): everything that a player needs stands in front, and
 //! each fragment is complete in itself, so a file whose writing stopped at any byte plays up to its last whole one.
 
+pub mod chart;
 pub mod clip;
 pub mod join;
 pub mod mp4;

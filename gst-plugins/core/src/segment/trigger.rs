@@ -28,6 +28,13 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 4] = [Self::Continuous, Self::Motion, Self::Events, Self::OnDemand];
+
+    /// The reason that a name says.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// As catalogue and protocol spell it.
     pub fn name(self) -> &'static str {
         match self {

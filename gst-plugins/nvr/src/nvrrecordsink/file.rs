@@ -39,8 +39,9 @@ pub struct SegmentFile {
     sequence: u32,
     sync: bool,
     fragment_ns: i64,
-    /// Running time of the first picture.
+    /// Running time of the first picture: when it is decoded, and when it is shown.
     first_ns: i64,
+    shown_ns: i64,
     last_ns: i64,
     end_ns: i64,
     waiting: [Waiting; 2],
@@ -88,6 +89,7 @@ impl SegmentFile {
             sync,
             fragment_ns,
             first_ns: first.dts_ns,
+            shown_ns: first.pts_ns,
             last_ns: first.dts_ns,
             end_ns: first.pts_ns,
             waiting: Default::default(),
@@ -120,7 +122,7 @@ impl SegmentFile {
     }
 
     pub fn end_us(&self) -> i64 {
-        self.start_us + (self.end_ns - self.first_ns).max(0) / 1000
+        self.start_us + (self.end_ns - self.shown_ns).max(0) / 1000
     }
 
     pub fn push(&mut self, unit: Unit) -> io::Result<()> {

@@ -4,6 +4,8 @@
 //! UTC. [`Store`] is the file; [`Keeper`] is the thread that writes it for the elements of this process, in batches.
 
 mod cause;
+#[cfg(test)]
+mod figures;
 mod keeper;
 mod reconcile;
 #[cfg(test)]
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nvr_core::retention::Candidate;
+use nvr_core::segment::trigger::Reason;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 pub use cause::Cause;
@@ -130,7 +133,7 @@ pub struct Event {
     pub confidence: f64,
 }
 
-/// From when to when a camera was recorded without a pause.
+/// From when to when a camera was recorded without a pause, for one reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Span {
     pub source_id: u32,
@@ -139,6 +142,7 @@ pub struct Span {
     pub segments: u64,
     pub bytes: u64,
     pub event_count: u64,
+    pub reason: Option<Reason>,
 }
 
 /// The catalogue's file.
@@ -292,7 +296,7 @@ impl Store {
         read().map_err(|error| self.fail(error))
     }
 
-    /// Stretches without a pause longer than `pause_us`.
+    /// Stretches without a pause longer than `pause_us`, each recorded for one reason.
     pub fn timeline(
         &self,
         source_id: u32,
@@ -303,7 +307,7 @@ impl Store {
         let mut spans: Vec<Span> = Vec::new();
         let read = |spans: &mut Vec<Span>| {
             let mut statement = self.db.prepare_cached(
-                "SELECT start_us, coalesce(end_us, start_us), bytes, event_count FROM recordings \
+                "SELECT start_us, coalesce(end_us, start_us), bytes, event_count, reason FROM recordings \
                  WHERE source_id = ?1 AND start_us < ?3 AND start_us >= coalesce((SELECT max(start_us) \
                  FROM recordings WHERE source_id = ?1 AND start_us <= ?2), ?2) ORDER BY start_us",
             )?;
@@ -311,17 +315,26 @@ impl Store {
             while let Some(row) = rows.next()? {
                 let (start_us, end_us): (i64, i64) = (row.get(0)?, row.get(1)?);
                 let (bytes, event_count): (u64, u64) = (row.get(2)?, row.get(3)?);
+                let reason = row.get_ref(4)?.as_str_or_null()?.and_then(Reason::of);
                 if end_us <= from_us {
                     continue;
                 }
                 match spans.last_mut() {
-                    Some(span) if start_us <= span.end_us + pause_us => {
+                    Some(span) if start_us <= span.end_us + pause_us && span.reason == reason => {
                         span.end_us = span.end_us.max(end_us);
                         span.segments += 1;
                         span.bytes += bytes;
                         span.event_count += event_count;
                     }
-                    _ => spans.push(Span { source_id, start_us, end_us, segments: 1, bytes, event_count }),
+                    _ => spans.push(Span {
+                        source_id,
+                        start_us,
+                        end_us,
+                        segments: 1,
+                        bytes,
+                        event_count,
+                        reason,
+                    }),
                 }
             }
             Ok(())
