@@ -12,7 +12,7 @@ use super::catalog::{FILE, Recording, Store};
 use super::{Clip, Doing, NvrRecordSink};
 use crate::meta;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// Capture time of running time 0, in microseconds.
 const BASE: i64 = 1_763_709_138_000_000;
 const SOURCE: u32 = 3;
@@ -106,7 +106,7 @@ impl Rig {
     fn until(&mut self, seconds: f64) {
         while (self.next as f64) < seconds * 10.0 {
             let mut buffer = Self::buffer(self.next, 100);
-            if self.next % 10 != 0 {
+            if !self.next.is_multiple_of(10) {
                 buffer.make_mut().set_flags(gst::BufferFlags::DELTA_UNIT);
             }
             self.video.push(buffer).unwrap();
