@@ -9,6 +9,7 @@ pub mod mosquitto;
 pub mod mot;
 pub mod picture;
 pub mod plugin;
+pub mod recordings;
 pub mod score;
 mod skip;
 
