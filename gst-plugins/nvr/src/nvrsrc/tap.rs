@@ -189,8 +189,13 @@ impl TapImp {
             Decode::Auto | Decode::Keyframes if unmarked => Decode::All,
             decode => decode,
         };
+        // Whether others need it matters where more than keyframes are decoded.
+        let choice = || {
+            let alone = |time: gst::ClockTime| flow.gate.lock().alone(time.nseconds(), decode, max_fps);
+            max_fps > 0.0 && wanted && !time.is_some_and(alone)
+        };
         let mut disposable = false;
-        if let Some(codec) = codec.filter(|_| keyframe || (max_fps > 0.0 && wanted)) {
+        if let Some(codec) = codec.filter(|_| keyframe || choice()) {
             let mut start = [0; SEARCH];
             let start = &mut start[..buffer.size().min(SEARCH)];
             if buffer.copy_to_slice(0, start).is_ok() {
