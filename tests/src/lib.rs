@@ -9,4 +9,8 @@ pub mod mosquitto;
 pub mod mot;
 pub mod picture;
 pub mod plugin;
+pub mod recordings;
 pub mod score;
+mod skip;
+
+pub use skip::skipped;

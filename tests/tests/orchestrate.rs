@@ -1,10 +1,10 @@
 //! The care home as it ships, from end to end: real processes, a real broker, drawn cameras.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
 use nvr_core::command::{State, Status};
 use nvr_tests::{
-    control::{Operator, Process, launcher, runtime, second_model},
+    control::{Operator, Process, data_folder, launcher, second_model},
     mosquitto::{Access, Mosquitto},
 };
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ fn a_fall_in_room_2_gets_an_instance_of_its_own_and_the_other_rooms_lose_no_fram
         for value in ["normal_model=demo", "normal_fps=0", "room_model=other", "room_fps=0"] {
             command.args(["--set", value]);
         }
-        command.env("NVR_DATA_DIR", folder.path()).env("ORT_DYLIB_PATH", runtime());
+        data_folder(&mut command, folder.path());
         Process::start(command)
     };
     let processes = Processes(&state);
@@ -132,4 +132,42 @@ fn a_fall_in_room_2_gets_an_instance_of_its_own_and_the_other_rooms_lose_no_fram
     orchestrator.signal("TERM");
     assert_eq!(orchestrator.wait(), Some(0), "{}", orchestrator.log());
     operator.state(NORMAL, State::Stopped);
+}
+
+#[test]
+fn an_interrupt_from_the_terminal_ends_every_instance_in_order() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("small.toml");
+    fs::write(
+        &graph,
+        "summary = \"s\"\nkind = \"k\"\n[params.broker]\ntype = \"uri\"\nhelp = \"h\"\n\
+         [graph]\nlaunch = \"nvrcontrol instance-id=${instance_id} broker=${broker}\"\n\
+         [camera]\nlaunch = \"videotestsrc is-live=true ! fakesink\"\n",
+    )
+    .unwrap();
+    let rules = folder.path().join("rules.toml");
+    let text =
+        format!("[instances.one]\nid = \"one\"\ngraph = {:?}\nalways = true\n", graph.to_str().unwrap());
+    fs::write(&rules, text).unwrap();
+    let state = folder.path().join("state");
+    let args = [
+        "orchestrate",
+        rules.to_str().unwrap(),
+        "--broker",
+        &broker.url(),
+        "--state",
+        state.to_str().unwrap(),
+    ];
+    let mut command = launcher(env!("CARGO_BIN_EXE_launch"), &args);
+    // As a shell starts it: the leader of the group that Ctrl-C goes to.
+    command.process_group(0);
+    let mut operator = Operator::new(&broker.url(), &[]);
+    let mut orchestrator = Process::start(command);
+    operator.state("one", State::Running);
+    let group = format!("-{}", orchestrator.id());
+    assert!(Command::new("kill").args(["-s", "INT", "--", &group]).status().unwrap().success());
+    // The last status of an instance that was cut off would be its last will.
+    operator.state("one", State::Stopped);
+    assert_eq!(orchestrator.wait(), Some(0), "{}", orchestrator.log());
 }

@@ -53,6 +53,10 @@ fn carry_out(handle: &Handle, pipeline: &gst::Pipeline, command: &Command) -> Re
             })?;
         }
         Command::Status | Command::Metrics => return Ok(false),
+        // The element finds the recorders itself, and answers for a clip when it is finished.
+        Command::StartRecording { .. } | Command::StopRecording { .. } | Command::SaveClip { .. } => {
+            return Ok(false);
+        }
         Command::EnableTracking { .. } if !has_tracking(handle)? => return Ok(false),
         _ => transact(handle, pipeline, edits(command))?,
     }
@@ -99,7 +103,13 @@ fn edits(command: &Command) -> Vec<Edit> {
         }
         Command::Batch { commands } => commands.iter().flat_map(edits).collect(),
         Command::RenameInstance { new_instance_id } => vec![Edit::Rename(new_instance_id.clone())],
-        Command::Status | Command::Metrics | Command::Stop | Command::Restart { .. } => Vec::new(),
+        Command::Status
+        | Command::Metrics
+        | Command::Stop
+        | Command::Restart { .. }
+        | Command::StartRecording { .. }
+        | Command::StopRecording { .. }
+        | Command::SaveClip { .. } => Vec::new(),
     }
 }
 
@@ -128,12 +138,18 @@ fn transact(handle: &Handle, pipeline: &gst::Pipeline, edits: Vec<Edit>) -> Resu
     if let Some(watch) = watch
         && let Err(error) = watch.settle(&applied.models, LOAD)
     {
-        return Err(match handle.restore(applied.before) {
+        // A camera that is still being taken down cannot be built again beside itself.
+        let back = await_removed(handle, &removed).and_then(|()| handle.restore(applied.before));
+        return Err(match back {
             Ok(()) => error,
             Err(again) => format!("{error}; and going back failed: {again}"),
         });
     }
-    let gone = |id: &u32| removed.contains(id);
+    await_removed(handle, &removed)
+}
+
+/// Waits until the elements of these cameras are gone, but for those that have come back.
+fn await_removed(handle: &Handle, removed: &[u32]) -> Result<(), String> {
     if removed.is_empty() {
         return Ok(());
     }
@@ -142,7 +158,7 @@ fn transact(handle: &Handle, pipeline: &gst::Pipeline, edits: Vec<Edit>) -> Resu
         .map(|inspection| inspection.plan.cameras.iter().map(|camera| camera.id).collect())
         .unwrap_or_default();
     wait(handle, "the camera's elements are still stopping", |source| {
-        gone(&source.source_id) && !stays.contains(&source.source_id)
+        removed.contains(&source.source_id) && !stays.contains(&source.source_id)
     })
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{CommandResult, Failure, init_gstreamer},
+    output::outln,
     process,
     site::Site,
 };
@@ -37,6 +38,10 @@ fn camera() -> Arg {
 
 fn one(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).value_name(name.to_uppercase()).required(true).help(help).allow_hyphen_values(true)
+}
+
+fn seconds(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name("SECONDS").help(help)
 }
 
 fn assignments(required: bool) -> Arg {
@@ -177,6 +182,28 @@ pub(crate) fn command() -> Cli {
                 .arg(one("commands", "JSON list of {\"command\": …, \"params\": …}")),
         )
         .subcommand(
+            sub("start-recording", "Record on demand, whatever the mode")
+                .arg(source())
+                .arg(Arg::new("label").long("label").value_name("TEXT").help("Noted in the catalogue"))
+                .arg(
+                    seconds("max_duration", "End by itself after so many seconds [default: when it is stopped]")
+                        .long("max-duration"),
+                ),
+        )
+        .subcommand(sub("stop-recording", "End recording on demand; the mode decides again").arg(source()))
+        .subcommand(
+            sub("save-clip", "Write the seconds before and after now into one file, and wait for it")
+                .arg(camera())
+                .arg(seconds("before", "Seconds before now [default: 10]").long("before"))
+                .arg(seconds("after", "Seconds after now [default: 0]").long("after"))
+                .arg(
+                    Arg::new("name")
+                        .long("name")
+                        .value_name("NAME")
+                        .help("File name without folder and ending [default: made from the time]"),
+                ),
+        )
+        .subcommand(
             sub("rename-instance", "Give one instance (--to) another name without reconnecting")
                 .arg(one("new", "The new instance id")),
         )
@@ -204,11 +231,15 @@ fn protocol(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         ("confidence", "confidence"),
         ("enabled", "enabled"),
         ("commands", "commands"),
+        ("label", "label"),
+        ("max_duration", "max_duration"),
+        ("before", "before"),
+        ("after", "after"),
     ] {
         if has(arg)
             && let Some(text) = matches.get_one::<String>(arg)
         {
-            let text_only = matches!(arg, "uri" | "name" | "model" | "new");
+            let text_only = matches!(arg, "uri" | "name" | "model" | "new" | "label");
             params.insert(key.into(), if text_only { text.clone().into() } else { json_or_text(text) });
         }
     }
@@ -251,7 +282,11 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
         }
         return Err(Failure::failed("no instance is there"));
     }
-    let timeout = Duration::from_secs(sub.get_one::<u64>("timeout").copied().unwrap_or(30));
+    let mut timeout = Duration::from_secs(sub.get_one::<u64>("timeout").copied().unwrap_or(30));
+    if let Command::SaveClip { after, .. } = &command {
+        // The answer comes when the last of these seconds is in the file.
+        timeout += Duration::from_secs_f64(*after);
+    }
     let mut metrics = BTreeMap::new();
     let mut keep = |event: Event| {
         if let Event::Other(topic, payload, _) = event
@@ -303,7 +338,7 @@ fn watch(client: &mut Client, to: &[String], json: bool) -> CommandResult {
         match client.next(Duration::from_hours(1)) {
             Some(Event::Status(status)) if wanted(&status.instance_id) => show::status_line(&status, json),
             Some(Event::Ack(ack)) if wanted(&ack.instance_id) => show::ack_line(&ack, json),
-            Some(Event::Cleared(id)) if wanted(&id) && !json => println!("{id}: has another name now"),
+            Some(Event::Cleared(id)) if wanted(&id) && !json => outln!("{id}: has another name now"),
             Some(Event::Disconnected(why)) => eprintln!("nvr-launch: {why}"),
             _ => {}
         }
@@ -348,6 +383,21 @@ mod tests {
             "max_fps must be a number from 0 to 1000, got \"fast\""
         );
         assert!(parsed("set confidence").is_err() && parsed("stop now").is_err());
+        assert_eq!(
+            parsed("start-recording --source 2 --label 5 --max-duration 60"),
+            Ok(Command::StartRecording {
+                source_id: Some(2),
+                label: Some("5".into()),
+                max_duration: Some(60.0)
+            })
+        );
+        assert_eq!(parsed("stop-recording"), Ok(Command::StopRecording { source_id: None }));
+        assert_eq!(
+            parsed("save-clip 2 --after 20 --name gate"),
+            Ok(Command::SaveClip { source_id: 2, name: Some("gate".into()), before: 10.0, after: 20.0 })
+        );
+        assert!(parsed("save-clip 2 --name ../gate").unwrap_err().contains("no path"));
+        assert!(parsed("save-clip").is_err());
     }
 
     #[test]

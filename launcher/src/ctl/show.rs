@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use nvr_core::command::{Ack, Status};
 use serde_json::{Value, json};
 
+use crate::output::{out, outln};
+
 type Answers = BTreeMap<String, Result<Ack, String>>;
 
 fn clean(text: &str) -> String {
@@ -34,11 +36,11 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 pub fn statuses(statuses: &BTreeMap<String, Status>, answers: &Answers, json: bool) {
     if json {
         for status in statuses.values() {
-            println!("{}", serde_json::to_string(status).unwrap_or_default());
+            outln!("{}", serde_json::to_string(status).unwrap_or_default());
         }
         return;
     }
-    print!("{}", status_table(statuses, answers));
+    out!("{}", status_table(statuses, answers));
 }
 
 fn status_table(statuses: &BTreeMap<String, Status>, answers: &Answers) -> String {
@@ -89,7 +91,7 @@ fn uptime(seconds: u64) -> String {
 pub fn metrics(metrics: &BTreeMap<String, Value>, json: bool) {
     if json {
         for value in metrics.values() {
-            println!("{value}");
+            outln!("{value}");
         }
         return;
     }
@@ -113,7 +115,7 @@ pub fn metrics(metrics: &BTreeMap<String, Value>, json: bool) {
         }
     }
     let head = ["INSTANCE", "CPU %", "MEMORY", "CAMERA", "FPS", "DETECTIONS", "INFERENCE ms", "LATENCY ms"];
-    print!("{}", table(&head, &rows));
+    out!("{}", table(&head, &rows));
 }
 
 pub fn answers(answers: &Answers, json: bool) {
@@ -123,23 +125,56 @@ pub fn answers(answers: &Answers, json: bool) {
                 Ok(ack) => serde_json::to_value(ack).unwrap_or_default(),
                 Err(error) => json!({ "instance_id": id, "ack_status": "error", "error": error }),
             };
-            println!("{line}");
+            outln!("{line}");
         }
         return;
     }
     let rows: Vec<Vec<String>> = answers
         .iter()
         .map(|(id, answer)| match answer {
-            Ok(_) => vec![clean(id), "completed".into(), String::new()],
+            Ok(ack) => {
+                vec![clean(id), "completed".into(), ack.result.as_ref().map_or_else(String::new, brought)]
+            }
             Err(error) => vec![clean(id), "error".into(), clean(error)],
         })
         .collect();
-    print!("{}", table(&["INSTANCE", "ANSWER", "ERROR"], &rows));
+    let head = if answers.values().any(|answer| answer.as_ref().is_ok_and(|ack| ack.result.is_some())) {
+        "RESULT"
+    } else {
+        "ERROR"
+    };
+    out!("{}", table(&["INSTANCE", "ANSWER", head], &rows));
+}
+
+/// What an answer brought to light, in a line.
+fn brought(result: &Value) -> String {
+    let text = |value: &Value, key: &str| value[key].as_str().map(clean);
+    if let Some(clip) = result.get("clip") {
+        let of = |key: &str| text(clip, key).unwrap_or_default();
+        return format!("{}, {} to {}", of("path"), of("start"), of("end"));
+    }
+    let Some(list) = result["recordings"].as_array() else { return clean(&result.to_string()) };
+    let lines = list.iter().map(|recording| {
+        let mut line = format!(
+            "camera {} since {}",
+            recording["source_id"],
+            text(recording, "since").unwrap_or_default()
+        );
+        if let Some(until) = text(recording, "until") {
+            let _ = write!(line, " until {until}");
+        }
+        line
+    });
+    if list.is_empty() {
+        "nothing was recorded on demand".into()
+    } else {
+        lines.collect::<Vec<_>>().join("; ")
+    }
 }
 
 pub fn status_line(status: &Status, json: bool) {
     if json {
-        println!("{}", serde_json::to_string(status).unwrap_or_default());
+        outln!("{}", serde_json::to_string(status).unwrap_or_default());
         return;
     }
     let mut line =
@@ -149,6 +184,13 @@ pub fn status_line(status: &Status, json: bool) {
         if stream.paused {
             line.push_str(" (paused)");
         }
+        if let Some(recording) = &stream.recording {
+            let _ = write!(line, " ({}", clean(&recording.state));
+            if let Some(reason) = &recording.reason {
+                let _ = write!(line, ": {}", clean(reason));
+            }
+            line.push(')');
+        }
     }
     if let Some(from) = &status.renamed_from {
         let _ = write!(line, "  renamed from {}", clean(from));
@@ -156,19 +198,19 @@ pub fn status_line(status: &Status, json: bool) {
     if let Some(error) = &status.error {
         let _ = write!(line, "  {}", clean(error));
     }
-    println!("{line}");
+    outln!("{line}");
 }
 
 pub fn ack_line(ack: &Ack, json: bool) {
     if json {
-        println!("{}", serde_json::to_string(ack).unwrap_or_default());
+        outln!("{}", serde_json::to_string(ack).unwrap_or_default());
         return;
     }
     let status = match &ack.error {
         Some(error) => format!("error: {}", clean(error)),
         None => format!("{:?}", ack.ack_status).to_lowercase(),
     };
-    println!("{}  {}  {}: {status}", clean(&ack.timestamp), clean(&ack.instance_id), clean(&ack.command));
+    outln!("{}  {}  {}: {status}", clean(&ack.timestamp), clean(&ack.instance_id), clean(&ack.command));
 }
 
 #[cfg(test)]

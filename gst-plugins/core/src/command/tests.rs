@@ -85,6 +85,19 @@ fn every_command_of_the_protocol_is_read() {
             json!({"command": "rename_instance", "params": {"new_instance_id": "proc-b"}}),
             Command::RenameInstance { new_instance_id: "proc-b".into() },
         ),
+        (
+            json!({"command": "start_recording", "params": {"source_id": 2, "label": "gate open", "max_duration": 90}}),
+            Command::StartRecording {
+                source_id: Some(2),
+                label: Some("gate open".into()),
+                max_duration: Some(90.0),
+            },
+        ),
+        (json!({"command": "stop_recording"}), Command::StopRecording { source_id: None }),
+        (
+            json!({"command": "save_clip", "params": {"source_id": 2, "name": "gate-1", "after": 20}}),
+            Command::SaveClip { source_id: 2, name: Some("gate-1".into()), before: 10.0, after: 20.0 },
+        ),
     ];
     assert_eq!(cases.len(), COMMANDS.len());
     for (value, expected) in cases {
@@ -122,6 +135,9 @@ fn mistakes_are_explained() {
         (r#"{"command":"status","target_instances":"proc-a"}"#, "must be a list of instance ids"),
         (r#"{"command":"status","target_instances":[7]}"#, "must be a list of instance ids"),
         (r#"{"command":"change_model","params":{"model_id":"../../etc/passwd"}}"#, "a model is named by"),
+        // Would be looked for in the working directory.
+        (r#"{"command":"change_model","params":{"model_id":"x.onnx"}}"#, "without .onnx"),
+        (r#"{"command":"change_model","params":{"model_id":"x.OnnX"}}"#, "without .onnx"),
         (r#"{"command":"change_model","params":{"model_id":""}}"#, "a model is named by"),
         (r#"{"command":"set","params":{}}"#, "at least one parameter"),
         (r#"{"command":"set","params":{"a b":1}}"#, "no parameter's name"),
@@ -129,6 +145,18 @@ fn mistakes_are_explained() {
         (r#"{"command":"set","params":{"classes":"a\nb"}}"#, "must not hold control characters"),
         (r#"{"command":"set","params":{"x":1e999}}"#, "number out of range"),
         (r#"{"command":"rename_instance","params":{"new_instance_id":"ack"}}"#, "instance id \"ack\""),
+        (r#"{"command":"start_recording","params":{"max_duration":0}}"#, "from 1 to 86400, got 0"),
+        (r#"{"command":"start_recording","params":{"label":""}}"#, "label must have 1 to 64 characters"),
+        (r#"{"command":"start_recording","params":{"lable":"x"}}"#, "\"lable\" is not known"),
+        (r#"{"command":"save_clip","params":{"name":"x"}}"#, "save_clip needs source_id"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"name":"../../etc/x"}}"#, "no path"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"name":"a/b"}}"#, "no path"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"before":601}}"#, "from 0 to 600, got 601"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"before":0}}"#, "at least a second"),
+        (
+            r#"{"command":"batch","params":{"commands":[{"command":"start_recording"}]}}"#,
+            "start_recording cannot be undone and cannot be part of a batch",
+        ),
         (r#"{"command":"batch","params":{"commands":[]}}"#, "a batch has 1 to 64 commands, got 0"),
         (
             r#"{"command":"batch","params":{"commands":[{"command":"stop"}]}}"#,
@@ -212,6 +240,7 @@ fn addresses_and_commands_are_allow_listed() {
         (r#"{"command":"set","params":{"uri":"testsrc://geheim"}}"#, false),
         (r#"{"command":"set","params":{"anything":"data:geheim"}}"#, false),
         (r#"{"command":"set","params":{"model":"/geheim.onnx"}}"#, false),
+        (r#"{"command":"reconfigure","params":{"model":"x.ONNX"}}"#, false),
         (r#"{"command":"set","params":{"model":"demo","classes":"person, car"}}"#, true),
         (
             r#"{"command":"batch","params":{"commands":[{"command":"change_stream_uri","params":{"source_id":1,"uri":"file:///geheim"}}]}}"#,
@@ -270,7 +299,7 @@ fn status(client: &str, started: &str, claiming: bool) -> Status {
 fn a_free_id_is_claimed_as_soon_as_the_question_comes_back() {
     let mut claim = Claim::new("me", "2026");
     assert_eq!(claim.heard(&status("me", "2026", true), false, 0), Answer::Nothing);
-    assert_eq!(claim.subscribed(), Answer::Ask);
+    assert_eq!(claim.subscribed(0), Answer::Ask);
     let gone = Status { status: State::Offline, ..status("old", "2025", false) };
     assert_eq!(claim.heard(&gone, true, 0), Answer::Nothing);
     assert_eq!(claim.heard(&status("me", "2026", true), false, 0), Answer::Claimed);
@@ -280,7 +309,7 @@ fn a_free_id_is_claimed_as_soon_as_the_question_comes_back() {
         claim.heard(&Status { status: State::Offline, ..status("me", "2026", false) }, false, 1),
         Answer::Assert
     );
-    assert_eq!(claim.subscribed(), Answer::Assert);
+    assert_eq!(claim.subscribed(0), Answer::Assert);
     assert_eq!(claim.heard(&status("me", "2026", false), true, 1), Answer::Nothing);
 }
 
@@ -288,9 +317,9 @@ fn a_free_id_is_claimed_as_soon_as_the_question_comes_back() {
 fn an_owner_defends_its_id_and_a_ghost_does_not() {
     let mut owner = Claim::new("owner", "2027");
     let mut second = Claim::new("second", "2026");
-    owner.subscribed();
+    owner.subscribed(0);
     owner.heard(&status("owner", "2027", true), false, 0);
-    second.subscribed();
+    second.subscribed(0);
     assert_eq!(second.heard(&status("owner", "2027", false), true, 0), Answer::Nothing);
     assert_eq!(
         owner.heard(&status("second", "2026", true), false, 0),
@@ -302,7 +331,7 @@ fn an_owner_defends_its_id_and_a_ghost_does_not() {
     assert_eq!(second.tick(u64::MAX), Answer::Nothing);
 
     let mut heir = Claim::new("heir", "2026");
-    heir.subscribed();
+    heir.subscribed(0);
     heir.heard(&status("ghost", "2025", false), true, 0);
     heir.heard(&status("heir", "2026", true), false, 5);
     let deadline = heir.deadline_ns().unwrap();
@@ -311,17 +340,40 @@ fn an_owner_defends_its_id_and_a_ghost_does_not() {
 }
 
 #[test]
+fn a_broker_that_swallows_the_question_is_noticed_and_asked_again() {
+    let mut claim = Claim::new("me", "2026");
+    assert_eq!(claim.deadline_ns(), None);
+    claim.subscribed(1_000);
+    let deadline = claim.deadline_ns().unwrap();
+    assert_eq!(claim.tick(deadline - 1), Answer::Nothing);
+    assert_eq!(claim.tick(deadline), Answer::Unheard);
+    assert!(claim.deadline_ns() > Some(deadline) && !claim.is_owner());
+    // Its access list has been corrected.
+    assert_eq!(claim.heard(&status("me", "2026", true), false, deadline), Answer::Claimed);
+    assert_eq!(claim.deadline_ns(), None);
+}
+
+#[test]
+fn an_owner_that_is_remembered_before_the_subscription_is_known_to_stand_counts() {
+    let mut newcomer = Claim::new("newcomer", "2025");
+    assert_eq!(newcomer.heard(&status("owner", "2026", false), true, 0), Answer::Nothing);
+    assert_eq!(newcomer.subscribed(0), Answer::Ask);
+    assert_eq!(newcomer.heard(&status("newcomer", "2025", true), false, 0), Answer::Nothing);
+    assert_eq!(newcomer.heard(&status("owner", "2026", false), false, 1), Answer::Taken("owner".into()));
+}
+
+#[test]
 fn of_two_newcomers_one_wins() {
     let (mut a, mut b) = (Claim::new("a", "2025"), Claim::new("b", "2026"));
-    a.subscribed();
-    b.subscribed();
+    a.subscribed(0);
+    b.subscribed(0);
     assert_eq!(b.heard(&status("a", "2025", true), false, 0), Answer::Taken("a".into()));
     assert_eq!(a.heard(&status("b", "2026", true), false, 0), Answer::Ask);
     assert_eq!(a.heard(&status("a", "2025", true), false, 0), Answer::Claimed);
     // Both started without a broker and own the id when it comes: the older one keeps it.
     let (mut a, mut b) = (Claim::new("a", "2025"), Claim::new("b", "2026"));
     for (claim, client, started) in [(&mut a, "a", "2025"), (&mut b, "b", "2026")] {
-        claim.subscribed();
+        claim.subscribed(0);
         claim.heard(&status(client, started, true), false, 0);
         assert!(claim.is_owner());
     }
@@ -379,7 +431,7 @@ proptest! {
         let mut lost = false;
         for (kind, retained, claiming) in events {
             let answer = match kind {
-                0 => claim.subscribed(),
+                0 => claim.subscribed(0),
                 1 => claim.heard(&status("me", "2026", claiming), retained, 0),
                 2 => claim.heard(&status("you", "2025", claiming), retained, 0),
                 3 => claim.heard(&Status { status: State::Offline, ..status("you", "2027", claiming) }, retained, 0),

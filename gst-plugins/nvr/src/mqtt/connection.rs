@@ -4,7 +4,8 @@
 //! stays in our hands: rumqttc forgets its pending messages when a broker has lost the session, and its state from
 //! before a cut confuses the next connection.
 //!
-//! Locks are held for a few instructions, one at a time, never while I/O or an observer runs.
+//! Locks are held for a few instructions, one at a time, never while I/O or an observer runs. The one exception is what
+//! a newcomer is told of an outage: an observer opens and drops nothing that has to do with its own connection.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hasher};
@@ -66,7 +67,8 @@ pub(super) struct Connection {
 pub(super) struct Shared {
     options: Options,
     client_id: String,
-    publishers: Mutex<Vec<Weak<Inner>>>,
+    /// Replaced and never changed: every message that is sent looks at them.
+    publishers: Mutex<Arc<Vec<Arc<Inner>>>>,
     subscriptions: Subscriptions,
     suspects: Mutex<Suspects>,
     turn: AtomicUsize,
@@ -110,6 +112,8 @@ impl Connection {
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new().name("nvr-mqtt".into()).spawn(move || {
+                // Its sockets are written to with `writev`, which has no flag against the signal.
+                crate::sigpipe::block();
                 // rumqttc parses what a broker sends; no broker may end the worker.
                 while catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&shared)))).is_err() {
                     shared
@@ -127,21 +131,28 @@ impl Connection {
 
     /// Adds a publisher. It learns at once of an outage that others already know of.
     pub fn join(&self, publisher: &Arc<Inner>) {
-        self.shared.publishers.lock().push(Arc::downgrade(publisher));
-        let outage = self.shared.outage.lock().clone();
-        if let Some(outage) = outage {
-            publisher.notify(Notice::Disconnected(outage.why));
+        self.shared.add(publisher);
+        // Held while it is told, so that what the worker finds out meanwhile is told after this and not before.
+        let outage = self.shared.outage.lock();
+        if let Some(outage) = &*outage {
+            publisher.notify(Notice::Disconnected(outage.why.clone()));
         } else if self.status() == Status::Connected {
             publisher.notify(Notice::Connected);
         }
     }
 
+    /// Takes a publisher away: it hears and sends nothing more.
+    pub fn leave(&self, publisher: &Arc<Inner>) {
+        self.shared.remove(publisher);
+    }
+
     /// Adds a subscription. Its filters are asked for once they are set.
     pub fn listen(&self, receiver: &Arc<Receiver>) {
         self.shared.subscriptions.add(receiver);
-        let outage = self.shared.outage.lock().clone();
-        if let Some(outage) = outage {
-            receiver.notify(Signal::Disconnected(outage.why));
+        // As above.
+        let outage = self.shared.outage.lock();
+        if let Some(outage) = &*outage {
+            receiver.notify(Signal::Disconnected(outage.why.clone()));
         } else if self.status() == Status::Connected {
             receiver.notify(Signal::Connected);
         }
@@ -201,11 +212,17 @@ impl Shared {
         }
     }
 
-    /// The publishers that are still there.
-    pub fn publishers(&self) -> Vec<Arc<Inner>> {
-        let mut list = self.publishers.lock();
-        list.retain(|publisher| publisher.strong_count() > 0);
-        list.iter().filter_map(Weak::upgrade).collect()
+    /// The publishers that are there.
+    pub fn publishers(&self) -> Arc<Vec<Arc<Inner>>> {
+        self.publishers.lock().clone()
+    }
+
+    fn add(&self, publisher: &Arc<Inner>) {
+        Arc::make_mut(&mut *self.publishers.lock()).push(publisher.clone());
+    }
+
+    fn remove(&self, publisher: &Arc<Inner>) {
+        Arc::make_mut(&mut *self.publishers.lock()).retain(|known| !Arc::ptr_eq(known, publisher));
     }
 
     pub fn options(&self) -> &Options {
@@ -235,7 +252,7 @@ impl Shared {
         *self.status.lock() = Status::Connected;
         *self.outage.lock() = None;
         gst::info!(CAT, "{}: connected", self.options);
-        for publisher in self.publishers() {
+        for publisher in &*self.publishers() {
             publisher.wake();
             publisher.notify(Notice::Connected);
         }
@@ -254,7 +271,7 @@ impl Shared {
                 why
             })
         };
-        for publisher in self.publishers() {
+        for publisher in &*self.publishers() {
             publisher.wake();
             if let Some(why) = &news {
                 publisher.notify(Notice::Disconnected(why.clone()));
@@ -460,9 +477,54 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
+    use super::super::fake::{FakeBroker, Manner, TIMEOUT};
     use super::super::{BrokerSettings, Message, Publisher};
     use super::*;
     use gst::prelude::*;
+
+    #[test]
+    fn a_newcomer_hears_of_the_end_of_an_outage_last() {
+        gst::init().unwrap();
+        let broker = FakeBroker::start(Manner::Silent);
+        let mut settings = BrokerSettings::default();
+        let specs = BrokerSettings::properties();
+        let spec = specs.iter().find(|spec| spec.name() == "broker").unwrap();
+        settings.set(&broker.url().to_value(), spec);
+        let options = settings.resolve().unwrap();
+        // A connection without a worker: this test tells what happens to it.
+        let shared = Arc::new(Shared::new(options.clone()));
+        let connection = Connection { shared: shared.clone(), worker: std::thread::current().id() };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (inside, entered) = std::sync::mpsc::channel();
+        let observer = {
+            let heard = heard.clone();
+            move |notice| {
+                let connected = matches!(notice, Notice::Connected);
+                if !connected {
+                    inside.send(()).unwrap();
+                    // Time for the other to overtake, were it allowed to.
+                    let deadline = Instant::now() + Duration::from_millis(200);
+                    while heard.lock().len() < 2 && Instant::now() < deadline {
+                        std::thread::yield_now();
+                    }
+                }
+                heard.lock().push(connected);
+            }
+        };
+        let publisher = Publisher::open(&options, 1, observer).unwrap();
+        let deadline = Instant::now() + TIMEOUT;
+        while heard.lock().is_empty() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        shared.disconnected("away", false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| connection.join(publisher.inner()));
+            entered.recv().unwrap();
+            shared.connected();
+        });
+        assert_eq!(*heard.lock(), [true, false, true]);
+    }
 
     /// Numbers that look random and are the same each time (xorshift).
     struct Numbers(u64);
@@ -519,7 +581,7 @@ mod tests {
         // A publisher of a broker that is not there, whose queue this session drains.
         options.port = 1;
         let publisher = Publisher::open(&options, 100, |_| ()).unwrap();
-        shared.publishers.lock().push(publisher.downgrade());
+        shared.add(publisher.inner());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for i in 0..ROUNDS {
             publisher.publish(Message::new("t", vec![0; i % 50], QoS::AtLeastOnce, false, 0));

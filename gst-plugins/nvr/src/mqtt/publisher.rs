@@ -219,8 +219,8 @@ impl Publisher {
     }
 
     #[cfg(test)]
-    pub(super) fn downgrade(&self) -> std::sync::Weak<Inner> {
-        Arc::downgrade(&self.inner)
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     pub fn stats(&self) -> Stats {
@@ -245,6 +245,7 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.close();
+        self.connection.leave(&self.inner);
     }
 }
 

@@ -143,6 +143,20 @@ fn passwords_do_not_read_back() {
     for shown in [format!("{secret:?}"), format!("{broken:?}"), read(&broken, "broker").unwrap()] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+    for (text, shown) in [
+        ("user:hunter2@host:1883", "(not a broker URL)"),
+        ("rtsp://user:hunter2@host", "(not a broker URL)"),
+        ("mqtt:hunter2", "(not a broker URL)"),
+        ("mqtt://user:hunter2@", "(not a broker URL)"),
+        ("mqtt://user:hun/ter#2?@host:1883", "mqtt://user:***@host:1883"),
+        ("mqtt://user:1883/hunter2@host", "mqtt://user:***@host"),
+        ("mqtt://host?password=hunter2", "mqtt://host"),
+        ("mqtt://host/x#hunter2", "mqtt://host"),
+        ("mqtt://localhost:1883", "mqtt://localhost:1883"),
+        ("mqtts://[::1]:8883", "mqtts://[::1]:8883"),
+    ] {
+        assert_eq!(read(&settings(&[("broker", text)]), "broker").as_deref(), Some(shown), "{text}");
+    }
     assert!(!format!("{:?}", options("mqtt://user:hunter2@host").unwrap()).contains("hunter2"));
     assert_eq!(read(&settings(&[("client-id", "me"), ("client-id", "")]), "client-id"), None);
     assert_eq!(read(&settings(&[("topic-prefix", "a/b")]), "topic-prefix").as_deref(), Some("a/b"));

@@ -6,9 +6,11 @@
 //! a last will; metrics are published every ten seconds on `{topic-prefix}/status/metrics/{instance-id}`.
 //!
 //! By itself it does what needs no new elements: `status`, `metrics`, `pause`, `resume`, `set_fps`, `set_confidence`,
-//! `change_model`, `enable_tracking`, `set` and `reconfigure` of these, `batch` of these, and `rename_instance`. It
-//! finds `nvrinfer`, `nvrtrack`, `nvrmqttsink` and `nvrsrc` anywhere in the pipeline, and sets their properties. What
-//! fails is undone, and the answer says why.
+//! `change_model`, `enable_tracking`, `set` and `reconfigure` of these, `batch` of these, `rename_instance`, and of
+//! recorders `start_recording`, `stop_recording` and `save_clip`. It finds `nvrinfer`, `nvrtrack`, `nvrmqttsink`,
+//! `nvrrecordsink` and `nvrsrc` anywhere in the pipeline, and sets their properties. What fails is undone, and the
+//! answer says why. What was asked of a recorder holds also for the one that takes its place in a branch that is built
+//! anew. `save_clip` is answered when the clip is finished; other commands are carried out meanwhile.
 //!
 //! Everything else needs an application: the signal `command` offers it every command but `status` and `metrics`, with
 //! the name and the params as JSON text. The signal is emitted on a thread of this element that may be held up for as
@@ -17,6 +19,10 @@
 //! - NULL where the command is none of its business: then the element does what it can itself;
 //! - a JSON object: `{}` where the command was carried out, `{"error": "why"}` where it failed and everything is as
 //!   before; other keys are passed on as the answer's `result`.
+//!
+//! What the params say, anybody may have said who may publish on the topic. By itself the element sets the properties
+//! named above and no others; an application had better take no paths, programs or addresses from params either, but
+//! those that it knows to be harmless.
 //!
 //! The signal `describe` asks for the application's part of the status: a JSON object that may hold `parameters`,
 //! `streams` and, until everything runs, `"starting": true`; or NULL. What it says of a stream goes before what the

@@ -6,11 +6,12 @@ use gst::prelude::*;
 use nvr_core::{
     command::{Status, Stream},
     event::timestamp,
+    secret::redact,
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::announce::Seen;
+use super::{announce::Seen, recorders};
 
 /// How far an element's camera is looked for, in elements.
 const REACH: usize = 64;
@@ -177,6 +178,10 @@ pub fn streams(found: &[Found], seen: &Mutex<Seen>, now_ns: u64) -> Vec<Stream> 
             stream.paused =
                 pausable.peek().is_some() && pausable.all(|item| !item.element.property::<bool>("enabled"));
             for item in items {
+                if item.is("nvrrecordsink") {
+                    stream.recording = recorders::describe(item);
+                    continue;
+                }
                 let Some(stats) = item.stats() else { continue };
                 if item.is("nvrsrc") {
                     if let Ok(state) = stats.get::<String>("state") {
@@ -242,6 +247,14 @@ pub fn metrics(found: &[Found]) -> Vec<Value> {
                     ],
                     "nvrmqttsink" => &[("events", "published"), ("events_dropped", "dropped")],
                     "nvroverlay" => &[("overlay_events", "events"), ("overlay_late", "late")],
+                    "nvrrecordsink" => &[
+                        ("recorded", "written"),
+                        ("recorded_bytes", "bytes"),
+                        ("record_lost", "lost"),
+                        ("record_dropped", "dropped"),
+                        ("record_errors", "errors"),
+                        ("clips", "clips"),
+                    ],
                     _ => &[],
                 };
                 for (name, field) in fields {
@@ -298,11 +311,14 @@ pub fn merge(status: &mut Status, described: Map<String, Value>) {
                     .into_iter()
                     .filter_map(|stream| serde_json::from_value::<Stream>(stream).ok())
                     .map(|mut stream| {
+                        // It is retained on the broker, whatever an application thinks of passwords.
+                        stream.uri = stream.uri.map(|uri| redact(&uri).into_owned());
                         if let Some(found) = found.iter().find(|found| found.source_id == stream.source_id) {
                             stream.uri = stream.uri.or_else(|| found.uri.clone());
                             stream.fps = stream.fps.or(found.fps);
                             stream.last_frame = stream.last_frame.or_else(|| found.last_frame.clone());
                             stream.paused |= found.paused;
+                            stream.recording = stream.recording.or_else(|| found.recording.clone());
                         }
                         stream
                     })

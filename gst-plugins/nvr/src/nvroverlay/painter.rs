@@ -13,7 +13,7 @@ use nvr_core::frame::{FrameMut, PlaneMut};
 use nvr_core::overlay::{Pick, Piece, plan};
 
 use super::settings::Look;
-use crate::nvrinfer::frames;
+use crate::frames;
 
 /// How a stream is drawn on.
 #[derive(Clone, Debug)]
@@ -154,7 +154,7 @@ fn rectangles(pieces: &[Piece]) -> Vec<VideoOverlayRectangle> {
     let mut at = 0;
     while at < pieces.len() {
         let (x, y, canvas, used) = match &pieces[at] {
-            Piece::Picture { x, y, canvas } => (*x, *y, canvas.clone(), 1),
+            Piece::Print { x, y, print } => (*x, *y, print.canvas(), 1),
             Piece::Bars { .. } => bars(&pieces[at..]),
         };
         rectangles.extend(rectangle(x, y, &canvas));

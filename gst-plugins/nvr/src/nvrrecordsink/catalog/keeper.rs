@@ -18,7 +18,7 @@ use super::super::ear::Sightings;
 use super::super::imp::CAT;
 use super::super::volume::Volume;
 use super::reconcile::oldest_file;
-use super::{CatalogError, Store};
+use super::{CatalogError, Cause, Store};
 
 /// Orders that wait. A recorder gives two for a segment.
 const ORDERS: usize = 4096;
@@ -47,6 +47,7 @@ pub struct Entry {
     pub height: u32,
     pub event_count: u64,
     pub sightings: Sightings,
+    pub cause: Cause,
 }
 
 /// What a camera may keep, and what a volume has to have free.
