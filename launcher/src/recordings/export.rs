@@ -56,7 +56,8 @@ pub fn run(store: &Store, span: &Span, wanted: &Wanted<'_>) -> CommandResult {
         other @ join::JoinError::Nothing => Failure::failed(other),
     })?;
     if wanted.exact {
-        files.extend(opening::encode_anew(&mut plan, &mut files)?);
+        let anew = opening::encode_anew(&mut plan, &mut files)?;
+        files.extend(anew);
     }
     let events = store.events(source, plan.from_us, plan.to_us).map_err(Failure::failed)?;
     let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", output.display()));
