@@ -386,7 +386,7 @@ fn a_clip_reaches_from_memory_into_the_future() {
     assert_eq!((message.get("name"), message.get("bytes")), (Ok("gate"), Ok(clip.bytes)), "{message}");
     let again = rig.clip(Some("gate"), 1.0, 0.0);
     rig.until(22.0);
-    assert!(again.recv_timeout(TIMEOUT).unwrap().unwrap_err().contains("exists already"));
+    assert!(again.recv_timeout(TIMEOUT).unwrap().unwrap_err().contains("already; choose another name"));
     assert_eq!((rig.stat("clips"), rig.sink.report().demand.clone()), (1, None));
     let row = &rig.rows()[0];
     assert_eq!((row.reason.as_deref(), row.label.as_deref()), (Some("on_demand"), Some("gate")));
