@@ -8,6 +8,7 @@ use nvr_core::detection::Clock;
 use nvr_core::segment::mp4::{self, Medium, Run, Sample};
 use nvr_core::segment::name;
 
+use super::checksum::Checksum;
 use super::ear::Sightings;
 use super::inbox::Unit;
 use super::tracks::{AUDIO, Recorded, VIDEO};
@@ -31,6 +32,8 @@ pub struct SegmentFile {
     pub keyframes: u64,
     /// Up to where the file is whole.
     pub bytes: u64,
+    /// Of these bytes, made while they are still in memory.
+    pub checksum: Checksum,
     sequence: u32,
     sync: bool,
     fragment_ns: i64,
@@ -77,6 +80,7 @@ impl SegmentFile {
             frames: 0,
             keyframes: 0,
             bytes: 0,
+            checksum: Checksum::default(),
             sequence: 0,
             sync,
             fragment_ns,
@@ -219,6 +223,7 @@ impl SegmentFile {
         match result {
             Ok(()) => {
                 self.bytes += self.scratch.len() as u64;
+                self.checksum.update(&self.scratch);
                 Ok(())
             }
             Err(error) => {

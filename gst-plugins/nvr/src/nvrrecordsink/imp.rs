@@ -53,6 +53,7 @@ use parking_lot::Mutex;
 use super::Mode;
 use super::ear::Ear;
 use super::inbox::{Item, Unit};
+use super::tiers::TierSettings;
 use super::worker::{Shared, Worker, now_us};
 use crate::meta;
 use crate::mqtt::BrokerSettings;
@@ -88,6 +89,7 @@ pub struct Settings {
     pub events_max_age: u64,
     pub max_bytes: u64,
     pub min_free: u64,
+    pub tiers: TierSettings,
     pub broker: BrokerSettings,
 }
 
@@ -110,6 +112,7 @@ impl Default for Settings {
             events_max_age: 0,
             max_bytes: 0,
             min_free: 256 << 20,
+            tiers: TierSettings::default(),
             broker: BrokerSettings::default(),
         }
     }
@@ -331,7 +334,7 @@ fn properties() -> Vec<glib::ParamSpec> {
             "Seconds after which recordings with events are removed, 0 as max-age",
             0,
         ),
-        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take, 0 for no limit", 0),
+        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take in all tiers, 0 for no limit", 0),
         limit("min-free", "Free space", "Bytes of the volume that are kept free, at the cost of the oldest recordings", defaults.min_free),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
@@ -339,12 +342,13 @@ fn properties() -> Vec<glib::ParamSpec> {
             .read_only()
             .build(),
     ]);
+    list.extend(TierSettings::properties());
     list
 }
 
 impl Settings {
     fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if self.broker.set(value, pspec) {
+        if self.broker.set(value, pspec) || self.tiers.set(value, pspec) {
             return;
         }
         let text = || value.get::<Option<String>>().ok().flatten().filter(|text| !text.is_empty());
@@ -372,7 +376,7 @@ impl Settings {
     }
 
     fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
-        if let Some(value) = self.broker.get(pspec) {
+        if let Some(value) = self.broker.get(pspec).or_else(|| self.tiers.get(pspec)) {
             return value;
         }
         match pspec.name() {
@@ -616,6 +620,8 @@ impl NvrRecordSink {
             .field("events", get(&counters.events))
             .field("buffered", get(&counters.buffered))
             .field("recording", counters.recording.load(Ordering::Relaxed))
+            .field("moved", get(&shared.tally.moved))
+            .field("move-errors", get(&shared.tally.failed))
             .build()
     }
 }

@@ -1,10 +1,12 @@
 //! The recorder: coded video and audio into files that play at any moment, and a catalogue of them.
 
 pub mod catalog;
+pub mod checksum;
 mod ear;
 mod file;
 mod imp;
 mod inbox;
+pub mod tiers;
 mod tracks;
 pub mod volume;
 mod worker;

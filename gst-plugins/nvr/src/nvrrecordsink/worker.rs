@@ -22,6 +22,7 @@ use super::ear::{Ear, Seen, Sightings};
 use super::file::SegmentFile;
 use super::imp::{CAT, Settings};
 use super::inbox::{Inbox, Item, Unit};
+use super::tiers::{self, Tally};
 use super::tracks::{self, Recorded};
 use super::volume::{Volume, VolumeError};
 use super::{Mode, NvrRecordSink};
@@ -54,6 +55,7 @@ pub struct Shared {
     pub settings: Mutex<Settings>,
     pub inbox: Inbox,
     pub counters: Counters,
+    pub tally: Arc<Tally>,
 }
 
 /// Microseconds since 1970.
@@ -187,6 +189,8 @@ impl Worker {
                 max_bytes: (settings.max_bytes > 0).then_some(settings.max_bytes),
             },
             min_free: settings.min_free,
+            tiers: settings.tiers.clone(),
+            tally: self.shared.tally.clone(),
         };
     }
 
@@ -426,6 +430,8 @@ impl Worker {
             width: u32::from(segment.video.track.width),
             height: u32::from(segment.video.track.height),
             event_count: segment.events,
+            checksum: end_us.map(|_| segment.checksum.text()),
+            tier: tiers::HOT,
             sightings: segment.sightings.clone(),
         };
         guard.keeper.send(Order::Note(Box::new(entry)));
