@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use gstnvr::nvrrecordsink::catalog::{Event, Store};
+use gstnvr::nvrrecordsink::{
+    catalog::{Event, Store},
+    tiers::Archive,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use nvr_core::{
     event::timestamp,
@@ -16,10 +19,10 @@ use nvr_core::{
     },
 };
 
-use super::Span;
+use super::{Span, fetch::fetch};
 use crate::cli::{CommandResult, Failure};
 
-pub fn run(store: &Store, span: &Span, output: &Path) -> CommandResult {
+pub fn run(store: &Store, archive: &mut Archive, span: &Span, output: &Path) -> CommandResult {
     let Some(source) = span.source else { return Err(Failure::usage("--source is missing")) };
     if span.from_us >= span.to_us {
         return Err(Failure::usage("--from has to lie before --to"));
@@ -29,7 +32,7 @@ pub fn run(store: &Store, span: &Span, output: &Path) -> CommandResult {
     let mut found = Vec::new();
     for recording in &recordings {
         let path = recording.file();
-        let mut file = File::open(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+        let mut file = fetch(archive, recording)?;
         let contents =
             read::contents(&mut file).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
         if contents.frames() > 0 {

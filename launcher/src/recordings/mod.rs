@@ -1,6 +1,7 @@
 //! `nvr-launch recordings`: what was recorded, whether it is whole, and taking a piece of it.
 
 mod export;
+mod fetch;
 mod show;
 mod upkeep;
 
@@ -51,6 +52,14 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .global(true)
                 .help("Catalogue, where it is not catalog.db in the directory"),
+        )
+        .arg(
+            Arg::new("s3-credentials")
+                .long("s3-credentials")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .global(true)
+                .help("File with the key to a tier in a bucket, where it is not in the environment"),
         )
         .subcommand(Command::new("list").about("List segments").args([camera(), from(), to(), json()]))
         .subcommand(
@@ -105,14 +114,15 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let root = matches.get_one::<PathBuf>("location").cloned().unwrap_or_default();
     let file = matches.get_one::<PathBuf>("catalog").cloned().unwrap_or_else(|| root.join(FILE));
     let span = Span::of(matches);
+    let mut archive = Archive::new(matches.get_one::<PathBuf>("s3-credentials").cloned());
     match name {
         "list" => show::list(&open(&file)?, &span),
         "timeline" => show::timeline(&open(&file)?, &span),
         "export" => {
             let output = matches.get_one::<PathBuf>("output").cloned().unwrap_or_default();
-            export::run(&open(&file)?, &span, &output)
+            export::run(&open(&file)?, &mut archive, &span, &output)
         }
-        "verify" => upkeep::verify(&open(&file)?, &mut Archive::default(), &span, matches.get_flag("quick")),
+        "verify" => upkeep::verify(&open(&file)?, &mut archive, &span, matches.get_flag("quick")),
         _ => {
             let wanted = matches.get_one::<String>("tier");
             let tier = [WARM, COLD].into_iter().find(|tier| wanted.is_some_and(|wanted| wanted == tier));

@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Notes that an upload in parts was begun.
-    pub fn uploading(&self, recording_id: i64, upload: Option<&str>) -> Result<(), CatalogError> {
+    pub fn uploading(&self, recording_id: i64, upload: &str) -> Result<(), CatalogError> {
         self.db
             .execute("UPDATE moves SET upload = ?2 WHERE recording_id = ?1", params![recording_id, upload])
             .map(|_| ())

@@ -4,10 +4,13 @@
 //! One thread moves them, at a limited rate: what it copies is on the other disk, read back and compared, before the
 //! catalogue says so, and the catalogue says so before the old file goes.
 
+mod address;
 mod archive;
 mod mover;
 mod place;
 mod round;
+mod s3;
+mod secrets;
 mod settings;
 mod step;
 #[cfg(test)]

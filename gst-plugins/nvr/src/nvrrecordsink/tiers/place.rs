@@ -4,11 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::super::catalog::Recording;
+use super::super::catalog::{CatalogError, Recording};
 use super::super::checksum::Checksum;
 use super::super::volume::{Volume, VolumeError};
+use super::address;
 use super::mover::Breath;
+use super::s3::{Bucket, Remote, S3Error};
 
 /// Ending of a file that is being copied.
 const PART: &str = "mp4-part";
@@ -19,6 +22,10 @@ const CHUNK: usize = 256 << 10;
 pub enum PlaceError {
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error("{path} cannot be read: {error}")]
@@ -39,26 +46,35 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> PlaceError {
 #[derive(Clone, Debug)]
 pub enum Place {
     Folder(Volume),
+    Bucket(Arc<Bucket>),
 }
 
 impl Place {
-    /// Opens what a `…-location` property names, with the identity that it had before, if it is known.
+    /// Opens what a `…-location` property names, with the identity that it had before, if it is known. `credentials`
+    /// is the file with the key to a bucket.
     pub fn open(
         location: &str,
         wanted: Option<&str>,
-        _credentials: Option<&Path>,
+        credentials: Option<&Path>,
     ) -> Result<Self, PlaceError> {
+        if address::is_bucket(location) {
+            return Ok(Self::Bucket(Arc::new(Bucket::open(location, wanted, credentials)?)));
+        }
         Ok(Self::Folder(Volume::open(Path::new(&Self::canonical(location)), wanted)?))
     }
 
-    /// The one way to write a location.
+    /// The one way to write a location. It holds no secret, even if the location did.
     pub fn canonical(location: &str) -> String {
+        if address::is_bucket(location) {
+            return address::canonical(location);
+        }
         Path::new(location).components().collect::<PathBuf>().display().to_string()
     }
 
     pub fn volume(&self) -> &Volume {
         match self {
             Self::Folder(volume) => volume,
+            Self::Bucket(bucket) => &bucket.volume,
         }
     }
 
@@ -66,6 +82,7 @@ impl Place {
     pub fn check(&self) -> Result<(), PlaceError> {
         match self {
             Self::Folder(volume) => Ok(volume.check()?),
+            Self::Bucket(bucket) => bucket.check(),
         }
     }
 
@@ -73,6 +90,7 @@ impl Place {
     pub fn free(&self) -> Option<u64> {
         match self {
             Self::Folder(volume) => volume.free().ok(),
+            Self::Bucket(_) => None,
         }
     }
 
@@ -87,6 +105,7 @@ impl Place {
                     Err(error) => Err(io_error(&file)(error)),
                 }
             }
+            Self::Bucket(bucket) => Ok(bucket.size(path)?),
         }
     }
 
@@ -97,18 +116,22 @@ impl Place {
                 let file = File::open(&path).map_err(|error| PlaceError::Source { path, error })?;
                 Ok(Box::new(file))
             }
+            Self::Bucket(bucket) => Ok(Box::new(Remote::open(bucket, path)?)),
         }
     }
 
     /// Copies a recording to this place, and looks whether it arrived as it was sent. Returns the checksum of what
-    /// was read. When this fails, nothing is left here.
+    /// was read. When this fails, nothing is left here, or what is left can be told from `begun`: the name of an upload
+    /// in parts, given before there is a part.
     pub(super) fn put(
         &self,
         recording: &Recording,
         from: &mut dyn Read,
         breath: &mut Breath<'_>,
+        begun: &mut dyn FnMut(&str) -> Result<(), PlaceError>,
     ) -> Result<Checksum, PlaceError> {
         match self {
+            Self::Bucket(bucket) => bucket.put(recording, from, breath, begun),
             Self::Folder(volume) => {
                 let file = volume.root.join(&recording.path);
                 let part = file.with_extension(PART);
@@ -124,12 +147,14 @@ impl Place {
     pub fn remove(&self, path: &Path) -> Result<(), PlaceError> {
         match self {
             Self::Folder(volume) => volume.remove(path).map_err(io_error(&volume.root.join(path))),
+            Self::Bucket(bucket) => Ok(bucket.remove(path)?),
         }
     }
 
     /// Removes what a move that was not finished has left.
-    pub fn discard(&self, path: &Path) -> Result<(), PlaceError> {
+    pub fn discard(&self, path: &Path, upload: Option<&str>) -> Result<(), PlaceError> {
         match self {
+            Self::Bucket(bucket) => upload.map_or(Ok(()), |upload| bucket.abort(path, upload))?,
             Self::Folder(volume) => {
                 let part = path.with_extension(PART);
                 volume.remove(&part).map_err(io_error(&volume.root.join(&part)))?;

@@ -270,7 +270,7 @@ impl<'a> Round<'a> {
         let (mut copied, mut refused) = (Vec::new(), Vec::new());
         let mut failure = None;
         for recording in recordings {
-            match self.copy(recording, from, to, &limits.tiers) {
+            match self.copy(store, recording, from, to, &limits.tiers) {
                 Ok(()) => copied.push(recording.clone()),
                 // A file that is not there, or not readable, concerns only itself.
                 Err(PlaceError::Source { path, error }) => {
@@ -304,6 +304,7 @@ impl<'a> Round<'a> {
 
     fn copy(
         &mut self,
+        store: &Store,
         recording: &Recording,
         from: &Step,
         to: &Step,
@@ -312,7 +313,8 @@ impl<'a> Round<'a> {
         let mut source = from.place.read(&recording.path)?;
         let (shared, began, rate) = (self.shared, self.began, tiers.move_rate);
         let mut breath = Breath { shared, pace: &mut self.pace, began, rate };
-        let read = to.place.put(recording, &mut source, &mut breath)?;
+        let mut begun = |upload: &str| Ok(store.uploading(recording.id, upload)?);
+        let read = to.place.put(recording, &mut source, &mut breath, &mut begun)?;
         if recording.checksum.as_ref().is_some_and(|known| *known != read.text()) {
             // It is moved as it is: `recordings verify` tells of it there as it would have here.
             gst::warning!(CAT, "{} is damaged: it is not what was recorded", recording.file().display());

@@ -6,7 +6,7 @@ use gst::glib;
 use gst::prelude::*;
 use nvr_core::retention::Policy;
 
-use super::{COLD, WARM};
+use super::{COLD, Place, WARM};
 
 /// Bytes that a lower tier keeps free.
 const MIN_FREE: u64 = 256 << 20;
@@ -166,11 +166,11 @@ impl TierSettings {
         Some(match pspec.name() {
             "hot-max-age" => self.hot_max_age.to_value(),
             "hot-max-bytes" => self.hot_max_bytes.to_value(),
-            "warm-location" => self.warm_location.to_value(),
+            "warm-location" => self.warm_location.as_deref().map(Place::canonical).to_value(),
             "warm-max-age" => self.warm_max_age.to_value(),
             "warm-max-bytes" => self.warm_max_bytes.to_value(),
             "warm-min-free" => self.warm_min_free.to_value(),
-            "cold-location" => self.cold_location.to_value(),
+            "cold-location" => self.cold_location.as_deref().map(Place::canonical).to_value(),
             "cold-min-free" => self.cold_min_free.to_value(),
             "move-rate" => self.move_rate.to_value(),
             "s3-credentials" => {

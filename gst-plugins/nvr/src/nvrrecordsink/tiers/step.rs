@@ -76,7 +76,7 @@ fn settle(store: &mut Store, one: &Move, from: &Step, to: &Step) -> Result<(), T
         (true, _, true) => from.place.remove(&one.path)?,
         (true, true, false) => store.point(one.recording_id, from.place.volume(), from.tier)?,
         (false, false, true) => store.point(one.recording_id, to.place.volume(), to.tier)?,
-        (_, _, _) => to.place.discard(&one.path)?,
+        (_, _, _) => to.place.discard(&one.path, one.upload.as_deref())?,
     }
     gst::info!(CAT, "{}: an interrupted move was brought to an end", one.path.display());
     store.moved(&[one.recording_id])?;
