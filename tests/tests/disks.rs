@@ -107,6 +107,16 @@ fn nothing_goes_under_the_mount_point_of_a_disk_that_vanished() {
 #[test]
 fn a_disk_without_inodes_loses_the_oldest_and_recording_goes_on() {
     let Some(disk) = Disk::new(64, &["-N", "32"]) else { return };
+    // Somebody else's files have all but a few of them.
+    let theirs: Vec<_> = (0..1000)
+        .map(|number| disk.root().join(format!("theirs-{number}")))
+        .take_while(|path| fs::File::create(path).is_ok())
+        .collect();
+    assert!((20..1000).contains(&theirs.len()), "{}", theirs.len());
+    let (free, theirs) = theirs.split_at(16);
+    for path in free {
+        fs::remove_file(path).unwrap();
+    }
     let recorder = on_disk(&disk, "");
     let first = disk.root().join(recorder.segment().get::<&str>("path").unwrap());
     recorder.state("failing");
@@ -119,6 +129,7 @@ fn a_disk_without_inodes_loses_the_oldest_and_recording_goes_on() {
         assert!(row.end_us.is_some(), "{row:?}");
         played(&row.file());
     }
+    assert!(theirs.iter().all(|path| path.exists()));
 }
 
 /// Writing and syncing hang, as on a disk that tries to read a bad sector, or a server that is being restarted.
