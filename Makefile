@@ -9,7 +9,11 @@ PLUGINDIR ?= $(shell pkg-config --variable=pluginsdir gstreamer-1.0 2>/dev/null)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
 # Detections travel as GstAnalyticsRelationMeta where GStreamer has it (1.24 and newer), as ROI metas elsewhere.
-FEATURES := $(shell pkg-config --exists 'gstreamer-analytics-1.0 >= 1.24' 2>/dev/null && echo --features analytics)
+# Looked up when it is used: set-up may have installed GStreamer just before.
+FEATURES = $(shell pkg-config --exists 'gstreamer-analytics-1.0 >= 1.24' 2>/dev/null && echo --features analytics)
+
+# Set-up comes before what needs it, also under -j; cargo shares the cores out by itself.
+.NOTPARALLEL:
 
 .PHONY: help
 help: ## This list
@@ -79,7 +83,8 @@ BENCH_PYTHON := $(TARGET_DIR)/bench/venv/bin/python
 
 .PHONY: bench-setup
 bench-setup: ## Release builds and Python packages for the benchmarks
-	test -x $(BENCH_PYTHON) || python3 -m venv $(TARGET_DIR)/bench/venv
+	@test -x $(BENCH_PYTHON) || python3 -m venv $(TARGET_DIR)/bench/venv || \
+		{ echo 'bench-setup: Python cannot make a virtual environment; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	$(BENCH_PYTHON) -m pip install --quiet -r tests/bench/requirements.txt
 	$(CARGO) build --release --locked -p nvr-launch -p gst-plugin-nvr $(FEATURES)
 	$(CARGO) build --release --locked -p nvr-tests --bin bench-cameras $(FEATURES)

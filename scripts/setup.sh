@@ -10,7 +10,7 @@ Usage: scripts/setup.sh [--check] [--dev | --runtime]
 
 Installs what building and running need: GStreamer and its plugins, a C compiler, ONNX Runtime.
   --check    install nothing; name what is missing and exit 1 if anything is
-  --dev      also what the tests need: mosquitto, cargo-nextest, cargo-deny
+  --dev      also what the tests need: mosquitto, ffmpeg, openssl, cargo-nextest, cargo-deny
   --runtime  only what running needs: neither headers nor a compiler nor Rust
 
 ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
@@ -58,7 +58,7 @@ if ! $runtime; then
     )
 fi
 if $dev; then
-    packages+=(mosquitto mosquitto-clients)
+    packages+=(mosquitto mosquitto-clients ffmpeg openssl procps)
 fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
@@ -100,7 +100,12 @@ else
     for element in rtspsrc rtph264depay h264parse avdec_h264 x264enc uridecodebin3 jpegenc; do
         gst-inspect-1.0 --exists "$element" 2>/dev/null || lack "GStreamer element $element"
     done
-    if $dev; then have mosquitto || [ -x /usr/sbin/mosquitto ] || lack "program mosquitto"; fi
+    if $dev; then
+        have mosquitto || [ -x /usr/sbin/mosquitto ] || lack "program mosquitto"
+        for tool in mosquitto_passwd mosquitto_sub ffmpeg ffprobe openssl kill; do
+            have "$tool" || lack "program $tool"
+        done
+    fi
 fi
 
 # --- Rust -------------------------------------------------------------------------------------------
@@ -114,11 +119,15 @@ else
     if [ "$(printf '%s\n' "$min_rust" "${rust%%-*}" | sort -V | head -n1)" != "$min_rust" ]; then
         lack "Rust $min_rust or newer, this is $rust; update with: rustup update stable"
     elif $dev; then
-        # From source, once: minutes each on a small machine, nothing afterwards.
-        for tool in cargo-nextest cargo-deny; do
-            have "$tool" && continue
+        for part in fmt clippy; do
+            cargo "$part" --version >/dev/null 2>&1 ||
+                lack "cargo $part; install it with: rustup component add rustfmt clippy"
+        done
+        # From source, once: minutes each on a small machine, nothing afterwards. Versions that are known to work.
+        for tool in cargo-nextest@0.9.143 cargo-deny@0.20.2; do
+            have "${tool%@*}" && continue
             if $check; then
-                lack "$tool; install it with: cargo install --locked $tool"
+                lack "${tool%@*}; install it with: cargo install --locked $tool"
             else
                 say "building $tool, this takes some minutes"
                 cargo install --locked --quiet "$tool" || lack "$tool; see the messages of cargo above"
@@ -202,6 +211,12 @@ elif $check; then
     lack "ONNX Runtime; scripts/setup.sh fetches it into $data_dir/lib"
 else
     wheel_onnxruntime
+fi
+
+# --- Sources of the dependencies: building works offline afterwards ---------------------------------
+
+if ! $runtime && ! $check && have cargo && [ ${#missing[@]} = 0 ]; then
+    cargo fetch --locked --quiet || lack "sources of the dependencies; see the messages of cargo above"
 fi
 
 # ----------------------------------------------------------------------------------------------------

@@ -27,8 +27,10 @@ def data(path):
 
 
 def program(name, package):
-    """A release binary of the workspace; says how to build it where it is missing."""
-    path = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "release" / name
+    """A release binary of the workspace; says how to build it where it is missing. To try a benchmark out, and for no
+    figure, NVR_BENCH_BUILD=debug takes the other one."""
+    build = os.environ.get("NVR_BENCH_BUILD") or "release"
+    path = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / build / name
     if not path.exists():
         fail(f"{path} is missing, build it with: cargo build --release --locked -p {package}")
     return path

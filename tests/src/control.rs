@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use nvr_core::command::{Ack, Incoming, State, Status, read};
 use nvr_launch::ctl::client::{Broker, Client, Event};
+
+use crate::detector::runtime_library;
 
 /// Longest wait for anything that should take milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -187,9 +189,10 @@ pub fn second_model(data: &Path) {
     }
 }
 
-/// The ONNX Runtime that the tests use, for processes with a data folder of their own.
-pub fn runtime() -> PathBuf {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let data = std::env::var_os("NVR_DATA_DIR").map_or_else(|| home.join(".local/share/nvr"), Into::into);
-    std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| data.join("lib/libonnxruntime.so"), Into::into)
+/// Gives a process a data folder of its own, without taking ONNX Runtime from it.
+pub fn data_folder(command: &mut Command, data: &Path) {
+    command.env("NVR_DATA_DIR", data);
+    if let Some(library) = runtime_library() {
+        command.env("ORT_DYLIB_PATH", library);
+    }
 }

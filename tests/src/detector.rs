@@ -20,23 +20,33 @@ use ort::{
     value::{Outlet, TensorElementType, TensorRef, ValueType},
 };
 
+use crate::skipped;
+
+/// What distributions call the library.
+const SYSTEM_LIBRARIES: [&str; 3] = ["libonnxruntime.so.1", "libonnxruntime.so.1.21", "libonnxruntime.so"];
+
+/// The file that set-up has put into the data folder, or the one that `ORT_DYLIB_PATH` names. `None` where the
+/// distribution has the library, or nobody.
+pub fn runtime_library() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = set("NVR_DATA_DIR")
+        .or_else(|| set("XDG_DATA_HOME").map(|dir| dir.join("nvr")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".local/share/nvr")));
+    let path = set("ORT_DYLIB_PATH").or_else(|| data.map(|dir| dir.join("lib/libonnxruntime.so")))?;
+    path.is_file().then_some(path)
+}
+
 /// ONNX Runtime. `None` where there is none; the test that asked says that it was skipped and has to return.
 pub fn runtime() -> Option<&'static Environment> {
     static RUNTIME: OnceLock<Option<Environment>> = OnceLock::new();
     let found = RUNTIME.get_or_init(|| {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let data = set("NVR_DATA_DIR")
-            .or_else(|| set("XDG_DATA_HOME").map(|dir| dir.join("nvr")))
-            .or_else(|| set("HOME").map(|dir| dir.join(".local/share/nvr")));
-        let path = set("ORT_DYLIB_PATH").or_else(|| data.map(|dir| dir.join("lib/libonnxruntime.so")))?;
-        if !path.is_file() {
-            return None;
-        }
-        Some(ort::init_from(path).ok()?.with_telemetry(false).build().expect("ONNX Runtime starts"))
+        let path = runtime_library();
+        let mut names = path.as_deref().into_iter().chain(SYSTEM_LIBRARIES.map(Path::new));
+        let found = names.find_map(|name| ort::init_from(name).ok())?;
+        Some(found.with_telemetry(false).build().expect("ONNX Runtime starts"))
     });
     if found.is_none() {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        eprintln!("SKIPPED: {test} needs ONNX Runtime; `make setup` installs it, or ORT_DYLIB_PATH names it");
+        skipped("ONNX Runtime; `make setup` installs it, or ORT_DYLIB_PATH names it");
     }
     found.as_ref()
 }

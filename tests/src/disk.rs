@@ -24,7 +24,7 @@ impl Disk {
             })
             .and_then(|()| disk.mount("rw"));
         if let Err(error) = made {
-            println!("skipped: this test needs mkfs.ext4 and the right to mount: {error}");
+            crate::skipped(&format!("mkfs.ext4 and the right to mount: {error}"));
             return None;
         }
         Some(disk)

@@ -11,5 +11,9 @@ pub mod mot;
 pub mod picture;
 pub mod plugin;
 pub mod recorder;
+pub mod recordings;
 pub mod score;
+mod skip;
 pub mod store;
+
+pub use skip::skipped;

@@ -14,6 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use parking_lot::{Condvar, Mutex};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 
+use crate::skipped;
+
 /// Longest wait for anything that should take milliseconds.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -52,8 +54,18 @@ impl Mosquitto {
     /// Starts a broker. `None`, and a line that says so, where mosquitto is not installed.
     pub fn start(access: Access) -> Option<Self> {
         let mut broker = Self::stopped(access)?;
-        broker.restart();
-        Some(broker)
+        // Ports that were free may be taken by the time mosquitto asks for them: other tests run beside this one.
+        for _ in 0..5 {
+            match broker.try_restart() {
+                Ok(()) => return Some(broker),
+                Err(reason) if reason.contains("in use") => {
+                    (broker.port, broker.inside) = free_ports();
+                    broker.configure().expect("a configuration for mosquitto");
+                }
+                Err(reason) => panic!("{reason}"),
+            }
+        }
+        panic!("mosquitto found no port: {}", broker.log());
     }
 
     /// A broker that does not run yet: nothing listens on its ports.
@@ -68,6 +80,10 @@ impl Mosquitto {
 
     /// Starts it again, with the sessions it had. Returns once it listens.
     pub fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|reason| panic!("{reason}"));
+    }
+
+    fn try_restart(&mut self) -> Result<(), String> {
         self.kill();
         let log = fs::File::create(self.path("stderr")).expect("a log file");
         let mut child = Command::new(&self.program)
@@ -82,12 +98,15 @@ impl Mosquitto {
         for port in [self.inside, self.port] {
             while TcpStream::connect(("127.0.0.1", port)).is_err() {
                 let ended = child.try_wait().expect("the state of mosquitto");
-                assert!(ended.is_none(), "mosquitto ended: {}", self.log());
+                if ended.is_some() {
+                    return Err(format!("mosquitto ended: {}", self.log()));
+                }
                 assert!(Instant::now() < deadline, "mosquitto does not listen: {}", self.log());
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
         self.child = Some(child);
+        Ok(())
     }
 
     /// As a power cut would: no farewell, connections torn.
@@ -211,8 +230,7 @@ fn find(names: &[&str]) -> Option<PathBuf> {
         Command::new(name).arg("-h").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     });
     if found.is_none() {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        eprintln!("SKIPPED: {test} needs mosquitto; install it with your package manager");
+        skipped("mosquitto; install it with your package manager");
     }
     found.map(PathBuf::from)
 }

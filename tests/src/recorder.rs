@@ -1,13 +1,14 @@
 //! A pipeline with a recorder, and what its recordings are.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstnvr::nvrrecordsink::catalog::{FILE, Recording, Store};
-use nvr_core::segment::read::{self, Contents};
+use nvr_core::segment::read::Contents;
+
+use crate::recordings;
+pub use crate::recordings::segments;
 
 /// How long anything may take; CI is slow.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
@@ -87,38 +88,13 @@ impl Recorder {
     }
 }
 
-pub fn segments(root: &Path) -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "mp4") {
-                found.push(path);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(root, &mut found);
-    found.sort();
-    found
-}
-
 pub fn contents(path: &Path) -> Contents {
-    read::contents(&mut fs::File::open(path).unwrap()).unwrap()
+    recordings::contents(path).unwrap()
 }
 
 /// Pictures that ffmpeg decodes from a file, which it must do without a complaint.
 pub fn played(path: &Path) -> u64 {
-    let output = Command::new("ffprobe")
-        .args(["-v", "error", "-count_frames", "-select_streams", "v:0"])
-        .args(["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"])
-        .arg(path)
-        .output()
-        .expect("ffprobe is installed with ffmpeg");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}: {output:?}", path.display());
-    text.trim().trim_end_matches(',').parse().unwrap_or_else(|_| panic!("{}: {text:?}", path.display()))
+    recordings::played(path).unwrap()
 }
 
 pub fn catalogue(root: &Path) -> Vec<Recording> {

@@ -119,7 +119,7 @@ fn run(case: &Case) -> Option<Score> {
     {
         let text = error.error().to_string();
         assert!(text.contains("ONNX Runtime was not found"), "{case:?}: {text} {:?}", error.debug());
-        eprintln!("SKIPPED: the demo model's test needs ONNX Runtime; `make setup` installs it");
+        nvr_tests::skipped("ONNX Runtime; `make setup` installs it");
         return None;
     }
     assert!(score.frames > 0, "{case:?}: no frame was analysed");
@@ -202,7 +202,7 @@ fn finds_what_is_drawn_after_h264() {
     init();
     for name in ["x264enc", "h264parse", "avdec_h264"] {
         if gst::ElementFactory::find(name).is_none() {
-            eprintln!("SKIPPED: the demo model's test through H.264 needs {name}");
+            nvr_tests::skipped(name);
             return;
         }
     }

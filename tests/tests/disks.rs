@@ -1,5 +1,5 @@
 //! nvrrecordsink on disks that fill up, run out of inodes, cannot be written, do not answer, or vanish. They are small
-//! images, mounted where the test may (as root); elsewhere the tests say that they were skipped.
+//! images, mounted where the test may (as root); elsewhere they say that they are skipped.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -141,7 +141,7 @@ fn a_disk_that_does_not_answer_stops_nothing_and_is_recorded_to_afterwards() {
     let frozen = match disk.freeze() {
         Ok(frozen) => frozen,
         Err(error) => {
-            println!("skipped: this file system cannot be frozen: {error}");
+            nvr_tests::skipped(&format!("a file system that can be frozen: {error}"));
             return;
         }
     };
@@ -169,7 +169,7 @@ fn a_disk_that_does_not_answer_stops_nothing_and_is_recorded_to_afterwards() {
 fn a_slow_disk_is_recorded_to_without_disturbing_others() {
     let Some(disk) = Disk::new(64, &[]) else { return };
     if let Err(error) = disk.freeze().map(drop) {
-        println!("skipped: this file system cannot be frozen: {error}");
+        nvr_tests::skipped(&format!("a file system that can be frozen: {error}"));
         return;
     }
     let recorder = on_disk(&disk, "");
@@ -199,7 +199,7 @@ fn stopping_waits_for_no_disk() {
     let frozen = match disk.freeze() {
         Ok(frozen) => frozen,
         Err(error) => {
-            println!("skipped: this file system cannot be frozen: {error}");
+            nvr_tests::skipped(&format!("a file system that can be frozen: {error}"));
             return;
         }
     };

@@ -32,7 +32,9 @@ fn pages() -> Vec<(PathBuf, String)> {
     for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
         found.push(root.join(name));
     }
-    for folder in ["docs", "docker", "config", "pipelines", "tests/bench"] {
+    for folder in
+        ["docs", "docker", "config", "pipelines", "tests/bench", "tests/tools", "fuzz", "gst-plugins"]
+    {
         if root.join(folder).is_dir() {
             walk(&root.join(folder), &mut found);
         }

@@ -39,7 +39,19 @@ fn plugin_and_elements_are_complete_without_onnx_runtime() {
         .filter_map(|line| line.trim_start().split_once(": NVR "))
         .map(|(name, _)| name)
         .collect();
-    for name in ["nvrcompositor", "nvrinfer", "nvrmqttsink", "nvroverlay", "nvrsrc", "nvrtestsrc"] {
+    for name in [
+        "nvrcompositor",
+        "nvrcontrol",
+        "nvrinfer",
+        "nvrmotion",
+        "nvrmqttsink",
+        "nvroverlay",
+        "nvrrecordsink",
+        "nvrsrc",
+        "nvrtestsrc",
+        "nvrtrack",
+        "nvrzones",
+    ] {
         assert!(elements.contains(&name), "{name} is not in the plugin:\n{plugin}");
     }
 

@@ -119,7 +119,7 @@ fn camera(seed: u64, detector: &str) -> Option<(u64, Seen)> {
         let text = error.error().to_string();
         pipeline.set_state(gst::State::Null).unwrap();
         assert!(text.contains("ONNX Runtime was not found"), "{text}");
-        println!("SKIPPED: {text}");
+        nvr_tests::skipped(&text);
         return None;
     }
     let message = bus

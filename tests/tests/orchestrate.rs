@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use nvr_core::command::{State, Status};
 use nvr_tests::{
-    control::{Operator, Process, launcher, runtime, second_model},
+    control::{Operator, Process, data_folder, launcher, second_model},
     mosquitto::{Access, Mosquitto},
 };
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ fn a_fall_in_room_2_gets_an_instance_of_its_own_and_the_other_rooms_lose_no_fram
         for value in ["normal_model=demo", "normal_fps=0", "room_model=other", "room_fps=0"] {
             command.args(["--set", value]);
         }
-        command.env("NVR_DATA_DIR", folder.path()).env("ORT_DYLIB_PATH", runtime());
+        data_folder(&mut command, folder.path());
         Process::start(command)
     };
     let processes = Processes(&state);

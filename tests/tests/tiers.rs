@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use gst::glib;
 use gst::prelude::*;
 use gstnvr::nvrrecordsink::catalog::{
-    Entry, FILE, Guard, Keeper, Limits, Order, Recording, Store as Catalogue,
+    Cause, Entry, FILE, Guard, Keeper, Limits, Order, Recording, Store as Catalogue,
 };
 use gstnvr::nvrrecordsink::checksum::Checksum;
 use gstnvr::nvrrecordsink::tiers::{Archive, COLD, HOT, TierSettings, WARM};
@@ -110,6 +110,7 @@ impl Site {
             checksum: Some(sum(bytes)),
             tier: HOT,
             sightings: std::collections::BTreeMap::default(),
+            cause: Cause::default(),
         }
     }
 

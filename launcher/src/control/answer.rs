@@ -53,6 +53,10 @@ fn carry_out(handle: &Handle, pipeline: &gst::Pipeline, command: &Command) -> Re
             })?;
         }
         Command::Status | Command::Metrics => return Ok(false),
+        // The element finds the recorders itself, and answers for a clip when it is finished.
+        Command::StartRecording { .. } | Command::StopRecording { .. } | Command::SaveClip { .. } => {
+            return Ok(false);
+        }
         Command::EnableTracking { .. } if !has_tracking(handle)? => return Ok(false),
         _ => transact(handle, pipeline, edits(command))?,
     }
@@ -99,7 +103,13 @@ fn edits(command: &Command) -> Vec<Edit> {
         }
         Command::Batch { commands } => commands.iter().flat_map(edits).collect(),
         Command::RenameInstance { new_instance_id } => vec![Edit::Rename(new_instance_id.clone())],
-        Command::Status | Command::Metrics | Command::Stop | Command::Restart { .. } => Vec::new(),
+        Command::Status
+        | Command::Metrics
+        | Command::Stop
+        | Command::Restart { .. }
+        | Command::StartRecording { .. }
+        | Command::StopRecording { .. }
+        | Command::SaveClip { .. } => Vec::new(),
     }
 }
 

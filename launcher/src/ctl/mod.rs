@@ -39,6 +39,10 @@ fn one(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).value_name(name.to_uppercase()).required(true).help(help).allow_hyphen_values(true)
 }
 
+fn seconds(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name("SECONDS").help(help)
+}
+
 fn assignments(required: bool) -> Arg {
     Arg::new("values")
         .value_name("NAME=VALUE")
@@ -177,6 +181,28 @@ pub(crate) fn command() -> Cli {
                 .arg(one("commands", "JSON list of {\"command\": …, \"params\": …}")),
         )
         .subcommand(
+            sub("start-recording", "Record on demand, whatever the mode")
+                .arg(source())
+                .arg(Arg::new("label").long("label").value_name("TEXT").help("Noted in the catalogue"))
+                .arg(
+                    seconds("max_duration", "End by itself after so many seconds [default: when it is stopped]")
+                        .long("max-duration"),
+                ),
+        )
+        .subcommand(sub("stop-recording", "End recording on demand; the mode decides again").arg(source()))
+        .subcommand(
+            sub("save-clip", "Write the seconds before and after now into one file, and wait for it")
+                .arg(camera())
+                .arg(seconds("before", "Seconds before now [default: 10]").long("before"))
+                .arg(seconds("after", "Seconds after now [default: 0]").long("after"))
+                .arg(
+                    Arg::new("name")
+                        .long("name")
+                        .value_name("NAME")
+                        .help("File name without folder and ending [default: made from the time]"),
+                ),
+        )
+        .subcommand(
             sub("rename-instance", "Give one instance (--to) another name without reconnecting")
                 .arg(one("new", "The new instance id")),
         )
@@ -204,11 +230,15 @@ fn protocol(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         ("confidence", "confidence"),
         ("enabled", "enabled"),
         ("commands", "commands"),
+        ("label", "label"),
+        ("max_duration", "max_duration"),
+        ("before", "before"),
+        ("after", "after"),
     ] {
         if has(arg)
             && let Some(text) = matches.get_one::<String>(arg)
         {
-            let text_only = matches!(arg, "uri" | "name" | "model" | "new");
+            let text_only = matches!(arg, "uri" | "name" | "model" | "new" | "label");
             params.insert(key.into(), if text_only { text.clone().into() } else { json_or_text(text) });
         }
     }
@@ -251,7 +281,11 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
         }
         return Err(Failure::failed("no instance is there"));
     }
-    let timeout = Duration::from_secs(sub.get_one::<u64>("timeout").copied().unwrap_or(30));
+    let mut timeout = Duration::from_secs(sub.get_one::<u64>("timeout").copied().unwrap_or(30));
+    if let Command::SaveClip { after, .. } = &command {
+        // The answer comes when the last of these seconds is in the file.
+        timeout += Duration::from_secs_f64(*after);
+    }
     let mut metrics = BTreeMap::new();
     let mut keep = |event: Event| {
         if let Event::Other(topic, payload, _) = event
@@ -348,6 +382,21 @@ mod tests {
             "max_fps must be a number from 0 to 1000, got \"fast\""
         );
         assert!(parsed("set confidence").is_err() && parsed("stop now").is_err());
+        assert_eq!(
+            parsed("start-recording --source 2 --label 5 --max-duration 60"),
+            Ok(Command::StartRecording {
+                source_id: Some(2),
+                label: Some("5".into()),
+                max_duration: Some(60.0)
+            })
+        );
+        assert_eq!(parsed("stop-recording"), Ok(Command::StopRecording { source_id: None }));
+        assert_eq!(
+            parsed("save-clip 2 --after 20 --name gate"),
+            Ok(Command::SaveClip { source_id: 2, name: Some("gate".into()), before: 10.0, after: 20.0 })
+        );
+        assert!(parsed("save-clip 2 --name ../gate").unwrap_err().contains("no path"));
+        assert!(parsed("save-clip").is_err());
     }
 
     #[test]

@@ -130,11 +130,44 @@ pub fn answers(answers: &Answers, json: bool) {
     let rows: Vec<Vec<String>> = answers
         .iter()
         .map(|(id, answer)| match answer {
-            Ok(_) => vec![clean(id), "completed".into(), String::new()],
+            Ok(ack) => {
+                vec![clean(id), "completed".into(), ack.result.as_ref().map_or_else(String::new, brought)]
+            }
             Err(error) => vec![clean(id), "error".into(), clean(error)],
         })
         .collect();
-    print!("{}", table(&["INSTANCE", "ANSWER", "ERROR"], &rows));
+    let head = if answers.values().any(|answer| answer.as_ref().is_ok_and(|ack| ack.result.is_some())) {
+        "RESULT"
+    } else {
+        "ERROR"
+    };
+    print!("{}", table(&["INSTANCE", "ANSWER", head], &rows));
+}
+
+/// What an answer brought to light, in a line.
+fn brought(result: &Value) -> String {
+    let text = |value: &Value, key: &str| value[key].as_str().map(clean);
+    if let Some(clip) = result.get("clip") {
+        let of = |key: &str| text(clip, key).unwrap_or_default();
+        return format!("{}, {} to {}", of("path"), of("start"), of("end"));
+    }
+    let Some(list) = result["recordings"].as_array() else { return clean(&result.to_string()) };
+    let lines = list.iter().map(|recording| {
+        let mut line = format!(
+            "camera {} since {}",
+            recording["source_id"],
+            text(recording, "since").unwrap_or_default()
+        );
+        if let Some(until) = text(recording, "until") {
+            let _ = write!(line, " until {until}");
+        }
+        line
+    });
+    if list.is_empty() {
+        "nothing was recorded on demand".into()
+    } else {
+        lines.collect::<Vec<_>>().join("; ")
+    }
 }
 
 pub fn status_line(status: &Status, json: bool) {
@@ -148,6 +181,13 @@ pub fn status_line(status: &Status, json: bool) {
         let _ = write!(line, "  {}:{}", stream.source_id, clean(&stream.state));
         if stream.paused {
             line.push_str(" (paused)");
+        }
+        if let Some(recording) = &stream.recording {
+            let _ = write!(line, " ({}", clean(&recording.state));
+            if let Some(reason) = &recording.reason {
+                let _ = write!(line, ": {}", clean(reason));
+            }
+            line.push(')');
         }
     }
     if let Some(from) = &status.renamed_from {

@@ -19,16 +19,25 @@ use nvr_core::{
     },
 };
 
-use super::{Span, fetch::fetch};
+use super::{Span, fetch::fetch, opening};
 use crate::cli::{CommandResult, Failure};
 
-pub fn run(store: &Store, archive: &mut Archive, span: &Span, output: &Path) -> CommandResult {
+/// What the file is to be.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    pub output: &'a Path,
+    /// Nothing before the wanted moment is to be in it.
+    pub exact: bool,
+}
+
+pub fn run(store: &Store, archive: &mut Archive, span: &Span, wanted: &Wanted<'_>) -> CommandResult {
+    let output = wanted.output;
     let Some(source) = span.source else { return Err(Failure::usage("--source is missing")) };
     if span.from_us >= span.to_us {
         return Err(Failure::usage("--from has to lie before --to"));
     }
     let recordings = store.recordings(source, span.from_us, span.to_us).map_err(Failure::failed)?;
-    let mut files = Vec::new();
+    let mut files: Vec<File> = Vec::new();
     let mut found = Vec::new();
     for recording in &recordings {
         let path = recording.file();
@@ -37,18 +46,22 @@ pub fn run(store: &Store, archive: &mut Archive, span: &Span, output: &Path) -> 
             read::contents(&mut file).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
         if contents.frames() > 0 {
             found.push((recording.start_us, contents));
-            files.push((path, file));
+            files.push(file);
         }
     }
     let parts: Vec<_> =
         found.iter().map(|(start_us, contents)| Part { start_us: *start_us, contents }).collect();
-    let plan = join::plan(&parts, span.from_us, span.to_us).map_err(|error| match error {
+    let mut plan = join::plan(&parts, span.from_us, span.to_us).map_err(|error| match error {
         join::JoinError::Differs(at) => Failure::failed(format!(
             "{error}; export up to and from {} on their own",
             time(parts[at].start_us)
         )),
         other @ join::JoinError::Nothing => Failure::failed(other),
     })?;
+    if wanted.exact {
+        let anew = opening::encode_anew(&mut plan, &mut files)?;
+        files.extend(anew);
+    }
     let events = store.events(source, plan.from_us, plan.to_us).map_err(Failure::failed)?;
     let fail = |error: std::io::Error| Failure::failed(format!("{}: {error}", output.display()));
     let file = OpenOptions::new().write(true).create_new(true).open(output).map_err(fail)?;
@@ -76,12 +89,7 @@ fn chapters(events: &[Event]) -> Vec<Chapter> {
         .collect()
 }
 
-fn copy(
-    file: File,
-    plan: &join::Plan,
-    header: &[u8],
-    files: &mut [(std::path::PathBuf, File)],
-) -> std::io::Result<()> {
+fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std::io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(header)?;
     let total = plan.pieces.iter().map(|piece| u64::from(piece.size)).sum();
@@ -91,7 +99,7 @@ fn copy(
     }
     let mut buffer = Vec::new();
     for piece in &plan.pieces {
-        let Some((_, file)) = files.get_mut(piece.part) else { continue };
+        let Some(file) = files.get_mut(piece.part) else { continue };
         buffer.resize(piece.size as usize, 0);
         file.seek(SeekFrom::Start(piece.at))?;
         file.read_exact(&mut buffer)?;

@@ -2,7 +2,9 @@
 
 mod export;
 mod fetch;
+mod opening;
 mod show;
+mod timeline;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
@@ -65,12 +67,36 @@ pub(crate) fn command() -> Command {
         .subcommand(
             Command::new("timeline")
                 .about("Show from when to when each camera was recorded, and what was seen")
-                .args([camera(), from(), to(), json()]),
+                .args([camera(), from(), to(), json()])
+                .args([
+                    Arg::new("picture")
+                        .long("picture")
+                        .value_name("FILE")
+                        .value_parser(value_parser!(PathBuf))
+                        .conflicts_with("json")
+                        .help("Draw it into this PNG file"),
+                    Arg::new("width")
+                        .long("width")
+                        .value_name("PIXELS")
+                        .value_parser(value_parser!(u32).range(480..=16_000))
+                        .default_value("1600")
+                        .help("Width of the picture"),
+                    Arg::new("time-zone")
+                        .long("time-zone")
+                        .value_name("NAME")
+                        .help("Zone of the local hours in the picture, as Europe/Berlin; the system's where not given"),
+                ]),
         )
         .subcommand(
             Command::new("export")
-                .about("Write a time of one camera into one MP4 file, without encoding anew")
+                .about("Write a time of one camera into one MP4 file, as the camera sent it")
                 .args([camera().required(true), from().required(true), to().required(true)])
+                .arg(
+                    Arg::new("exact")
+                        .long("exact")
+                        .action(clap::ArgAction::SetTrue)
+                        .help("Encode the pictures before the first keyframe within the time anew, for players that know no edit lists"),
+                )
                 .arg(
                     Arg::new("output")
                         .long("output")
@@ -117,10 +143,18 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let mut archive = Archive::new(matches.get_one::<PathBuf>("s3-credentials").cloned());
     match name {
         "list" => show::list(&open(&file)?, &span),
-        "timeline" => show::timeline(&open(&file)?, &span),
+        "timeline" => {
+            let picture = matches.get_one::<PathBuf>("picture").map(|file| timeline::Picture {
+                file,
+                width: matches.get_one("width").copied().unwrap_or_default(),
+                zone: matches.get_one::<String>("time-zone").map(String::as_str),
+            });
+            timeline::run(&open(&file)?, &span, picture.as_ref())
+        }
         "export" => {
             let output = matches.get_one::<PathBuf>("output").cloned().unwrap_or_default();
-            export::run(&open(&file)?, &mut archive, &span, &output)
+            let wanted = export::Wanted { output: &output, exact: matches.get_flag("exact") };
+            export::run(&open(&file)?, &mut archive, &span, &wanted)
         }
         "verify" => upkeep::verify(&open(&file)?, &mut archive, &span, matches.get_flag("quick")),
         _ => {

@@ -368,8 +368,11 @@ fn a_certificate_that_nobody_signed_is_refused_with_advice() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _server = Child(server);
+    let mut server = Child(server);
+    let deadline = Instant::now() + Duration::from(SOON);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let ended = server.0.try_wait().unwrap();
+        assert!(ended.is_none() && Instant::now() < deadline, "openssl s_server does not listen: {ended:?}");
         thread::yield_now();
     }
     for scheme in ["rtsps", "https"] {

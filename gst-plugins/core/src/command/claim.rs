@@ -61,9 +61,9 @@ impl Claim {
         match self.phase {
             Phase::Owner => Answer::Assert,
             Phase::Lost => Answer::Nothing,
+            // What the broker remembers may have come before the word that the subscription stands.
             Phase::Idle | Phase::Asked | Phase::Waiting { .. } => {
                 self.phase = Phase::Asked;
-                self.remembered = false;
                 Answer::Ask
             }
         }
@@ -73,7 +73,7 @@ impl Claim {
     pub fn heard(&mut self, status: &Status, retained: bool, now_ns: u64) -> Answer {
         let own = status.client_id == self.client_id;
         match self.phase {
-            Phase::Lost | Phase::Idle => Answer::Nothing,
+            Phase::Lost => Answer::Nothing,
             // The last will of a connection that is long back, or an owner's that is long gone.
             Phase::Owner if !status.status.is_alive() => Answer::Assert,
             Phase::Owner if own || retained => Answer::Nothing,
@@ -86,11 +86,14 @@ impl Claim {
                 self.phase = Phase::Waiting { until_ns: now_ns.saturating_add(PATIENCE_NS) };
                 Answer::Nothing
             }
-            Phase::Asked | Phase::Waiting { .. } if own || !status.status.is_alive() => Answer::Nothing,
-            Phase::Asked | Phase::Waiting { .. } if retained => {
+            Phase::Idle | Phase::Asked | Phase::Waiting { .. } if own || !status.status.is_alive() => {
+                Answer::Nothing
+            }
+            Phase::Idle | Phase::Asked | Phase::Waiting { .. } if retained => {
                 self.remembered = true;
                 Answer::Nothing
             }
+            Phase::Idle => Answer::Nothing,
             // Two newcomers: the older one goes on.
             Phase::Asked | Phase::Waiting { .. } if status.claiming && self.is_older_than(status) => {
                 Answer::Ask

@@ -19,7 +19,7 @@ pub use claim::{Answer, Claim};
 pub use limit::Bucket;
 pub use policy::{DEFAULT_SCHEMES, Policy};
 pub use read::{Incoming, MAX_BATCH, MAX_PAYLOAD, Message, read};
-pub use status::{State, Status, Stream};
+pub use status::{OnDemand, Recording, State, Status, Stream};
 
 /// A value as JSON has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +53,11 @@ pub enum Command {
     Reconfigure { source_id: Option<u32>, params: Params },
     Batch { commands: Vec<Command> },
     RenameInstance { new_instance_id: String },
+    /// Records on demand, whatever the mode, for at most so many seconds.
+    StartRecording { source_id: Option<u32>, label: Option<String>, max_duration: Option<f64> },
+    StopRecording { source_id: Option<u32> },
+    /// Seconds before and after now as one file.
+    SaveClip { source_id: u32, name: Option<String>, before: f64, after: f64 },
 }
 
 /// A command's name, its parameters in words, and what it does.
@@ -65,7 +70,7 @@ pub struct Description {
 }
 
 /// Every command of the protocol.
-pub const COMMANDS: [Description; 17] = [
+pub const COMMANDS: [Description; 20] = [
     describe("status", &[], "Publishes the status"),
     describe("metrics", &[], "Publishes the metrics now"),
     describe("pause", &["[source_id]"], "Stops analysis and publishing at once; connections stay open"),
@@ -91,6 +96,17 @@ pub const COMMANDS: [Description; 17] = [
     describe("reconfigure", &["parameters", "[source_id]"], "Changes several parameters, all or nothing"),
     describe("batch", &["commands"], "Carries out several commands in order, all or nothing"),
     describe("rename_instance", &["new_instance_id"], "Gives the instance another name without reconnecting"),
+    describe(
+        "start_recording",
+        &["[source_id]", "[label]", "[max_duration]"],
+        "Records on demand, whatever the mode, until it is stopped or so many seconds have passed",
+    ),
+    describe("stop_recording", &["[source_id]"], "Ends recording on demand; the mode decides again"),
+    describe(
+        "save_clip",
+        &["source_id", "[before]", "[after]", "[name]"],
+        "Writes the seconds before and after now into one file, and answers when it is finished",
+    ),
 ];
 
 const fn describe(name: &'static str, params: &'static [&'static str], effect: &'static str) -> Description {
@@ -118,6 +134,9 @@ impl Command {
             Self::Reconfigure { .. } => "reconfigure",
             Self::Batch { .. } => "batch",
             Self::RenameInstance { .. } => "rename_instance",
+            Self::StartRecording { .. } => "start_recording",
+            Self::StopRecording { .. } => "stop_recording",
+            Self::SaveClip { .. } => "save_clip",
         }
     }
 
@@ -135,7 +154,7 @@ impl Command {
         )
     }
 
-    /// Whether a batch may hold it: what it does can be undone.
+    /// Whether a batch may hold it: what it does can be undone. What was recorded, or was not, stays so.
     pub fn can_be_undone(&self) -> bool {
         !matches!(
             self,
@@ -145,6 +164,9 @@ impl Command {
                 | Self::Restart { .. }
                 | Self::Batch { .. }
                 | Self::RenameInstance { .. }
+                | Self::StartRecording { .. }
+                | Self::StopRecording { .. }
+                | Self::SaveClip { .. }
         )
     }
 
@@ -163,8 +185,21 @@ impl Command {
         let one = |name: &str, value: Value| Map::from_iter([(name.to_owned(), value)]);
         match self {
             Self::Status | Self::Metrics | Self::Stop => json!({}),
-            Self::Pause { source_id } | Self::Resume { source_id } | Self::Restart { source_id } => {
-                with_source(source_id, Map::new())
+            Self::Pause { source_id }
+            | Self::Resume { source_id }
+            | Self::Restart { source_id }
+            | Self::StopRecording { source_id } => with_source(source_id, Map::new()),
+            Self::StartRecording { source_id, label, max_duration } => {
+                let mut map = Map::new();
+                map.extend(label.iter().map(|label| ("label".to_owned(), Value::from(label.clone()))));
+                map.extend(max_duration.map(|seconds| ("max_duration".to_owned(), Value::from(seconds))));
+                with_source(source_id, map)
+            }
+            Self::SaveClip { source_id, name, before, after } => {
+                let mut map = one("before", (*before).into());
+                map.insert("after".into(), (*after).into());
+                map.extend(name.iter().map(|name| ("name".to_owned(), Value::from(name.clone()))));
+                with_source(&Some(*source_id), map)
             }
             Self::AddStream { source_id, name, uri, params } => {
                 let mut map = object(params);

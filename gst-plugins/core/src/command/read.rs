@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Vis
 use serde_json::{Map, Value};
 
 use super::{COMMANDS, Command, Params, Scalar};
+use crate::segment::clip;
 use crate::topic;
 
 /// Largest payload that is read, in bytes.
@@ -18,6 +19,12 @@ const MAX_TARGETS: usize = 4096;
 const MAX_PARAMS: usize = 128;
 /// Longest text in a parameter, in bytes.
 const MAX_TEXT: usize = 4096;
+/// Longest label of a recording, in characters.
+const MAX_LABEL: usize = 64;
+/// Longest recording on demand that ends by itself, in seconds.
+const MAX_RECORDING: f64 = 86_400.0;
+/// Seconds before now that a clip has where nothing is said.
+const CLIP_BEFORE: f64 = 10.0;
 /// Longest request id, in bytes. It comes back in every answer.
 const MAX_REQUEST_ID: usize = 256;
 /// Longest part of a wrong name or value that is quoted, in characters.
@@ -238,6 +245,26 @@ fn build(name: &str, params: Option<Value>, outer: bool) -> Result<Command, Stri
             topic::check_instance_id(&new_instance_id).map_err(|error| error.to_string())?;
             Command::RenameInstance { new_instance_id }
         }
+        "start_recording" => {
+            let label = params.text("label")?;
+            if label.as_ref().is_some_and(|label| label.is_empty() || label.chars().count() > MAX_LABEL) {
+                return Err(format!("label must have 1 to {MAX_LABEL} characters"));
+            }
+            let max_duration = params.between("max_duration", 1.0, MAX_RECORDING)?;
+            Command::StartRecording { source_id: params.source_id()?, label, max_duration }
+        }
+        "stop_recording" => Command::StopRecording { source_id: params.source_id()? },
+        "save_clip" => {
+            let source_id = params.needed("source_id", Reader::source_id)?;
+            let name = params.text("name")?;
+            name.iter().try_for_each(|name| clip::check_name(name)).map_err(|error| error.to_string())?;
+            let before = params.between("before", 0.0, clip::MAX_SECONDS)?.unwrap_or(CLIP_BEFORE);
+            let after = params.between("after", 0.0, clip::MAX_SECONDS)?.unwrap_or(0.0);
+            if before + after < 1.0 {
+                return Err("a clip has at least a second: before and after together".into());
+            }
+            Command::SaveClip { source_id, name, before, after }
+        }
         unknown => {
             let names: Vec<_> = COMMANDS.iter().map(|known| known.name).collect();
             return Err(format!(
@@ -310,13 +337,17 @@ impl Reader<'_> {
     }
 
     fn number(&mut self, key: &str, max: f64) -> Result<Option<f64>, String> {
+        self.between(key, 0.0, max)
+    }
+
+    fn between(&mut self, key: &str, min: f64, max: f64) -> Result<Option<f64>, String> {
         match self.map.remove(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => value
                 .as_f64()
-                .filter(|number| (0.0..=max).contains(number))
+                .filter(|number| (min..=max).contains(number))
                 .map(Some)
-                .ok_or_else(|| format!("{key} must be a number from 0 to {max}, got {}", quote(&value))),
+                .ok_or_else(|| format!("{key} must be a number from {min} to {max}, got {}", quote(&value))),
         }
     }
 

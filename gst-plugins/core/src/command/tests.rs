@@ -85,6 +85,19 @@ fn every_command_of_the_protocol_is_read() {
             json!({"command": "rename_instance", "params": {"new_instance_id": "proc-b"}}),
             Command::RenameInstance { new_instance_id: "proc-b".into() },
         ),
+        (
+            json!({"command": "start_recording", "params": {"source_id": 2, "label": "gate open", "max_duration": 90}}),
+            Command::StartRecording {
+                source_id: Some(2),
+                label: Some("gate open".into()),
+                max_duration: Some(90.0),
+            },
+        ),
+        (json!({"command": "stop_recording"}), Command::StopRecording { source_id: None }),
+        (
+            json!({"command": "save_clip", "params": {"source_id": 2, "name": "gate-1", "after": 20}}),
+            Command::SaveClip { source_id: 2, name: Some("gate-1".into()), before: 10.0, after: 20.0 },
+        ),
     ];
     assert_eq!(cases.len(), COMMANDS.len());
     for (value, expected) in cases {
@@ -129,6 +142,18 @@ fn mistakes_are_explained() {
         (r#"{"command":"set","params":{"classes":"a\nb"}}"#, "must not hold control characters"),
         (r#"{"command":"set","params":{"x":1e999}}"#, "number out of range"),
         (r#"{"command":"rename_instance","params":{"new_instance_id":"ack"}}"#, "instance id \"ack\""),
+        (r#"{"command":"start_recording","params":{"max_duration":0}}"#, "from 1 to 86400, got 0"),
+        (r#"{"command":"start_recording","params":{"label":""}}"#, "label must have 1 to 64 characters"),
+        (r#"{"command":"start_recording","params":{"lable":"x"}}"#, "\"lable\" is not known"),
+        (r#"{"command":"save_clip","params":{"name":"x"}}"#, "save_clip needs source_id"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"name":"../../etc/x"}}"#, "no path"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"name":"a/b"}}"#, "no path"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"before":601}}"#, "from 0 to 600, got 601"),
+        (r#"{"command":"save_clip","params":{"source_id":1,"before":0}}"#, "at least a second"),
+        (
+            r#"{"command":"batch","params":{"commands":[{"command":"start_recording"}]}}"#,
+            "start_recording cannot be undone and cannot be part of a batch",
+        ),
         (r#"{"command":"batch","params":{"commands":[]}}"#, "a batch has 1 to 64 commands, got 0"),
         (
             r#"{"command":"batch","params":{"commands":[{"command":"stop"}]}}"#,
@@ -308,6 +333,15 @@ fn an_owner_defends_its_id_and_a_ghost_does_not() {
     let deadline = heir.deadline_ns().unwrap();
     assert_eq!(heir.tick(deadline - 1), Answer::Nothing);
     assert_eq!(heir.tick(deadline), Answer::Claimed);
+}
+
+#[test]
+fn an_owner_that_is_remembered_before_the_subscription_is_known_to_stand_counts() {
+    let mut newcomer = Claim::new("newcomer", "2025");
+    assert_eq!(newcomer.heard(&status("owner", "2026", false), true, 0), Answer::Nothing);
+    assert_eq!(newcomer.subscribed(), Answer::Ask);
+    assert_eq!(newcomer.heard(&status("newcomer", "2025", true), false, 0), Answer::Nothing);
+    assert_eq!(newcomer.heard(&status("owner", "2026", false), false, 1), Answer::Taken("owner".into()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Joins pieces of segments into one plain MP4 file without encoding anew. The file begins with the keyframe at or
-//! before the wanted time; an edit list has players begin and end exactly where it was asked for.
+//! before the wanted time; an edit list has players begin and end exactly where it was asked for. For those that know
+//! no edit lists, the pictures up to the second keyframe can be replaced with others ([`Plan::opening`]).
 
 use super::mp4::{self, Medium, Track, put_box, put_full, put32, put64};
 use super::read::{Contents, Placed};
@@ -48,6 +49,35 @@ struct Row {
 struct Lane {
     track: Track,
     rows: Vec<Row>,
+    /// How many rows at the beginning were encoded anew, and their sample entry.
+    anew: Option<(usize, Vec<u8>)>,
+}
+
+/// A picture of the [`Opening`], times in ticks of the track.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Picture {
+    pub piece: Piece,
+    pub dts: i64,
+    pub pts: i64,
+}
+
+/// The beginning of a file of which not everything is shown.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    pub track: Track,
+    /// In the order in which they are decoded, from one keyframe to before the next.
+    pub pictures: Vec<Picture>,
+    /// Presentation time of the first picture of which anything is shown.
+    pub from: i64,
+}
+
+/// A picture that takes the place of one of the opening, in the order of their times.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Encoded {
+    /// As the picture that it replaces.
+    pub pts: i64,
+    pub size: u32,
+    pub key: bool,
 }
 
 /// A moment with a name.
@@ -148,9 +178,9 @@ pub fn plan(parts: &[Part<'_>], from_us: i64, to_us: i64) -> Result<Plan, JoinEr
         return Err(JoinError::Nothing);
     }
     let zero = rows[first].1.dts;
-    let mut lanes = vec![Lane { track: video.clone(), rows: Vec::new() }];
+    let mut lanes = vec![Lane { track: video.clone(), rows: Vec::new(), anew: None }];
     if let Some(track) = sound {
-        lanes.push(Lane { track, rows: Vec::new() });
+        lanes.push(Lane { track, rows: Vec::new(), anew: None });
     }
     let mut pieces = Vec::new();
     for (at, (piece, row)) in rows.iter().enumerate() {
@@ -174,6 +204,84 @@ pub fn plan(parts: &[Part<'_>], from_us: i64, to_us: i64) -> Result<Plan, JoinEr
 }
 
 impl Plan {
+    /// The pictures up to the second keyframe; `None` where the first one is shown as a whole, or where nothing but
+    /// sound is left.
+    pub fn opening(&self) -> Option<Opening> {
+        let lane = self.lanes.first().filter(|lane| lane.track.medium == Medium::Video)?;
+        if lane.rows.first()?.pts >= self.shown {
+            return None;
+        }
+        let count = self.opening_rows(lane);
+        let pictures: Vec<_> = self
+            .pieces
+            .iter()
+            .filter(|piece| piece.lane == 0)
+            .zip(&lane.rows[..count])
+            .map(|(piece, row)| Picture { piece: *piece, dts: row.dts, pts: row.pts })
+            .collect();
+        // Shown is what begins last before the wanted time, and all that follows.
+        let from = pictures.iter().map(|picture| picture.pts).filter(|pts| *pts <= self.shown).max()?;
+        Some(Opening { track: lane.track.clone(), pictures, from })
+    }
+
+    /// Up to a keyframe that nothing behind it is shown before.
+    fn opening_rows(&self, lane: &Lane) -> usize {
+        let mut least = i64::MAX;
+        let mut count = lane.rows.len();
+        for (at, row) in lane.rows.iter().enumerate().skip(1).rev() {
+            least = least.min(row.pts);
+            if row.key && row.pts <= least {
+                count = at;
+            }
+        }
+        count
+    }
+
+    /// Puts pictures that were encoded anew, and lie one after the other in the part `part`, into the place of the
+    /// opening. `entry` is their sample entry.
+    pub fn replace_opening(&mut self, part: usize, entry: Vec<u8>, encoded: &[Encoded]) {
+        let Some(lane) = self.lanes.first() else { return };
+        let count = self.opening_rows(lane);
+        let Some(lane) = self.lanes.first_mut() else { return };
+        // Decoding times go on as those of the pictures behind, which may be decoded before they are shown.
+        let next = lane.rows.get(count).copied();
+        let ahead = next.map_or(0, |row| row.pts - row.dts);
+        let end = next.map_or_else(
+            || lane.rows.iter().map(|row| row.pts + i64::from(row.lasts)).max().unwrap_or_default(),
+            |row| row.pts,
+        );
+        let ends = encoded.iter().skip(1).map(|picture| picture.pts).chain([end]);
+        let rows: Vec<_> = encoded
+            .iter()
+            .zip(ends)
+            .map(|(picture, end)| Row {
+                dts: picture.pts - ahead,
+                pts: picture.pts,
+                lasts: (end - picture.pts).clamp(0, 1 << 31) as u32,
+                size: picture.size,
+                key: picture.key,
+            })
+            .collect();
+        let mut at = 0;
+        let mut pieces: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let piece = Piece { part, at, size: row.size, lane: 0 };
+                at += u64::from(row.size);
+                piece
+            })
+            .collect();
+        lane.anew = Some((rows.len(), entry));
+        lane.rows.splice(..count, rows);
+        let mut old = count;
+        pieces.extend(self.pieces.iter().filter(|piece| {
+            let replaced = piece.lane == 0 && old > 0;
+            old -= usize::from(replaced);
+            !replaced
+        }));
+        self.pieces = pieces;
+    }
+
     /// What stands in front of the pieces.
     pub fn header(&self, chapters: &[Chapter]) -> Vec<u8> {
         // The second time with the places that the first one found.
@@ -245,7 +353,9 @@ impl Plan {
             });
             let durations: Vec<u32> = durations(&lane.rows);
             let total = durations.iter().map(|duration| u64::from(*duration)).sum();
-            mp4::media(out, &lane.track, 0, total, |out| {
+            let anew = lane.anew.iter().map(|(_, entry)| entry.as_slice());
+            let entries: Vec<_> = anew.chain([lane.track.entry.as_slice()]).collect();
+            mp4::media(out, &lane.track, &entries, 0, total, |out| {
                 put_full(out, b"stts", 0, 0, |out| counted(out, durations.iter().copied()));
                 let offsets = lane.rows.iter().map(|row| (row.pts - row.dts) as i32 as u32);
                 put_full(out, b"ctts", 1, 0, |out| counted(out, offsets));
@@ -265,7 +375,7 @@ impl Plan {
                         put32(out, row.size);
                     }
                 });
-                self.chunks(out, number, data);
+                self.chunks(out, number, lane.anew.as_ref().map(|(count, _)| *count), data);
             });
         });
     }
@@ -274,36 +384,40 @@ impl Plan {
         self.lanes.first().map_or(1, |lane| lane.track.timescale)
     }
 
-    /// Neighbouring samples of a track are a chunk.
-    fn chunks(&self, out: &mut Vec<u8>, number: usize, data: u64) {
-        let (mut chunks, mut at, mut before) = (Vec::<(u64, u32)>::new(), data, None);
+    /// Neighbouring samples of a track are a chunk, if they have the same sample entry: the second one from the row
+    /// `anew` on.
+    fn chunks(&self, out: &mut Vec<u8>, number: usize, anew: Option<usize>, data: u64) {
+        let (mut chunks, mut at, mut before) = (Vec::<(u64, u32, u32)>::new(), data, None);
+        let mut row = 0;
         for piece in &self.pieces {
             if piece.lane == number {
+                let entry = 1 + u32::from(anew.is_some_and(|anew| row >= anew));
+                row += 1;
                 match chunks.last_mut() {
-                    Some((_, count)) if before == Some(number) => *count += 1,
-                    _ => chunks.push((at, 1)),
+                    Some((_, count, same)) if before == Some(number) && *same == entry => *count += 1,
+                    _ => chunks.push((at, 1, entry)),
                 }
             }
             before = Some(piece.lane);
             at += u64::from(piece.size);
         }
         put_full(out, b"stsc", 0, 0, |out| {
-            let mut runs: Vec<(u32, u32)> = Vec::new();
-            for (at, (_, count)) in (1..).zip(&chunks) {
-                if runs.last().is_none_or(|(_, last)| last != count) {
-                    runs.push((at, *count));
+            let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+            for (at, (_, count, entry)) in (1..).zip(&chunks) {
+                if runs.last().is_none_or(|(_, last, same)| (last, same) != (count, entry)) {
+                    runs.push((at, *count, *entry));
                 }
             }
             put32(out, runs.len() as u32);
-            for (at, count) in runs {
+            for (at, count, entry) in runs {
                 put32(out, at);
                 put32(out, count);
-                put32(out, 1);
+                put32(out, entry);
             }
         });
         put_full(out, b"co64", 0, 0, |out| {
             put32(out, chunks.len() as u32);
-            for (at, _) in chunks {
+            for (at, ..) in chunks {
                 put64(out, at);
             }
         });
@@ -334,5 +448,83 @@ fn counted(out: &mut Vec<u8>, values: impl Iterator<Item = u32>) {
     for (count, value) in runs {
         put32(out, count);
         put32(out, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::read::Placed;
+
+    const FRAME: i64 = 3600;
+
+    /// Twelve pictures of 40 ms; what is shown as which picture, and a keyframe every fourth.
+    fn contents(shown: impl Fn(i64) -> i64) -> Contents {
+        let entry = mp4::video_entry(b"avc1", b"avcC", &[1, 2, 3], 640, 360);
+        let track = Track { id: 1, medium: Medium::Video, timescale: 90_000, width: 640, height: 360, entry };
+        let sample = |n: i64| Placed {
+            track: 1,
+            at: 1000 + n as u64 * 10,
+            size: 10,
+            time: (n * FRAME) as u64,
+            duration: FRAME as u32,
+            offset: ((shown(n) - n) * FRAME) as i32,
+            key: n % 4 == 0,
+        };
+        Contents { tracks: vec![track], samples: (0..12).map(sample).collect(), whole: 1120, size: 1120 }
+    }
+
+    fn plan_of(contents: &Contents, from_us: i64, to_us: i64) -> Plan {
+        plan(&[Part { start_us: 0, contents }], from_us, to_us).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_shown_can_be_replaced() {
+        let contents = contents(|n| n);
+        // From the middle of the sixth picture to the end of the tenth.
+        let mut plan = plan_of(&contents, 220_000, 400_000);
+        let opening = plan.opening().unwrap();
+        let times: Vec<_> = opening.pictures.iter().map(|p| (p.piece.at, p.pts / FRAME)).collect();
+        assert_eq!(times, [(1040, 0), (1050, 1), (1060, 2), (1070, 3)]);
+        assert_eq!(opening.from, FRAME);
+        let anew = [1, 2, 3].map(|n| Encoded { pts: n * FRAME, size: n as u32, key: n == 1 });
+        plan.replace_opening(1, vec![0; 8], &anew);
+        let pieces: Vec<_> = plan.pieces.iter().map(|p| (p.part, p.at, p.size)).collect();
+        assert_eq!(pieces, [(1, 0, 1), (1, 1, 2), (1, 3, 3), (0, 1080, 10), (0, 1090, 10)]);
+        assert_eq!((plan.from_us, plan.to_us), (220_000, 400_000));
+        let durations = durations(&plan.lanes[0].rows);
+        assert_eq!(durations, [FRAME as u32; 5]);
+        let header = plan.header(&[]);
+        // Two sample entries, and a chunk for each.
+        let at = header.windows(4).position(|kind| kind == b"stsd").unwrap();
+        assert_eq!(header[at + 11], 2);
+        let at = header.windows(4).position(|kind| kind == b"stsc").unwrap() + 8;
+        let numbers: Vec<_> = header[at..at + 28].chunks_exact(4).map(|n| n[3]).collect();
+        assert_eq!(numbers, [2, 1, 3, 1, 2, 2, 2]);
+    }
+
+    #[test]
+    fn what_is_shown_as_a_whole_stays() {
+        let contents = contents(|n| n);
+        assert!(plan_of(&contents, 160_000, 400_000).opening().is_none());
+        assert!(plan_of(&contents, -1_000_000, 400_000).opening().is_none());
+    }
+
+    /// Pictures that are shown before the keyframe that they follow need what was before it.
+    #[test]
+    fn an_opening_ends_where_nothing_behind_needs_it() {
+        let leading = contents(|n| match n {
+            4 => 6,
+            5 | 6 => n - 1,
+            _ => n,
+        });
+        let opening = plan_of(&leading, 60_000, 480_000).opening().unwrap();
+        assert_eq!(opening.pictures.len(), 8);
+        let mut plan = plan_of(&leading, 330_000, 350_000);
+        let opening = plan.opening().unwrap();
+        assert_eq!((opening.pictures.len(), opening.from), (1, 0));
+        plan.replace_opening(1, vec![0; 8], &[Encoded { pts: 0, size: 7, key: true }]);
+        assert_eq!(plan.pieces.len(), 1);
+        assert_eq!(durations(&plan.lanes[0].rows), [FRAME as u32]);
     }
 }

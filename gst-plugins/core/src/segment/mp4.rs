@@ -4,6 +4,8 @@
 
 /// Ticks per second of video tracks.
 pub const VIDEO_TIMESCALE: u32 = 90_000;
+/// How every segment begins: its `ftyp` box.
+pub const BRAND: &[u8; 28] = b"\0\0\0\x1cftypiso5\0\0\x02\0iso5iso6mp41";
 /// Seconds from 1904, where MP4 begins to count, to 1970.
 const EPOCH: u64 = 2_082_844_800;
 const IDENTITY: [u32; 9] = [0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x4000_0000];
@@ -107,6 +109,20 @@ pub fn video_entry(
     out
 }
 
+/// The codec's configuration (`avcC`, `hvcC`) in the sample entry of a video track.
+pub fn configuration(entry: &[u8]) -> Option<&[u8]> {
+    // What stands before the boxes within is of one size.
+    let mut rest = entry.get(86..)?;
+    loop {
+        let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
+        let (kind, body) = (rest.get(4..8)?, rest.get(8..length)?);
+        if kind == b"avcC" || kind == b"hvcC" {
+            return Some(body);
+        }
+        rest = rest.get(length..)?;
+    }
+}
+
 fn audio_entry(format: &[u8; 4], channels: u16, rate: u32, config: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(100);
     put_box(&mut out, format, |out| {
@@ -153,17 +169,13 @@ pub fn opus_entry(channels: u8, pre_skip: u16, input_rate: u32) -> Vec<u8> {
 pub fn header(tracks: &[Track], created_us: i64) -> Vec<u8> {
     let created = (created_us.max(0) / 1_000_000) as u64 + EPOCH;
     let mut out = Vec::with_capacity(1500);
-    put_box(&mut out, b"ftyp", |out| {
-        out.extend(b"iso5");
-        put32(out, 512);
-        out.extend(b"iso5iso6mp41");
-    });
+    out.extend(BRAND);
     put_box(&mut out, b"moov", |out| {
         movie(out, created, 0, tracks.len());
         for track in tracks {
             put_box(out, b"trak", |out| {
                 track_header(out, track, created, 0);
-                media(out, track, created, 0, |out| {
+                media(out, track, &[&track.entry], created, 0, |out| {
                     put_full(out, b"stts", 0, 0, |out| put32(out, 0));
                     put_full(out, b"stsc", 0, 0, |out| put32(out, 0));
                     put_full(out, b"stsz", 0, 0, |out| put64(out, 0));
@@ -223,6 +235,7 @@ pub(super) fn track_header(out: &mut Vec<u8>, track: &Track, created: u64, durat
 pub(super) fn media(
     out: &mut Vec<u8>,
     track: &Track,
+    entries: &[&[u8]],
     created: u64,
     duration: u64,
     tables: impl FnOnce(&mut Vec<u8>),
@@ -255,8 +268,8 @@ pub(super) fn media(
             });
             put_box(out, b"stbl", |out| {
                 put_full(out, b"stsd", 0, 0, |out| {
-                    put32(out, 1);
-                    out.extend(&track.entry);
+                    put32(out, entries.len() as u32);
+                    entries.iter().for_each(|entry| out.extend(*entry));
                 });
                 tables(out);
             });

@@ -10,20 +10,25 @@ pub const EXTENSION: &str = "mp4";
 
 /// The path of a segment below the directory. `again` tells segments apart that begin in one millisecond.
 pub fn path(source_id: u32, start_us: i64, again: u32) -> PathBuf {
-    let time = Offset::UTC.to_datetime(Timestamp::from_microsecond(start_us).unwrap_or_default());
     let suffix = if again == 0 { String::new() } else { format!("-{again}") };
     let mut path = PathBuf::from(source_id.to_string());
     path.push(day(start_us));
     path.push(hour(start_us));
-    path.push(format!(
-        "{}T{:02}-{:02}-{:02}.{:03}Z{suffix}.{EXTENSION}",
+    path.push(format!("{}{suffix}.{EXTENSION}", stem(start_us)));
+    path
+}
+
+/// A moment as file names have it: `2026-11-21T07-12-18.123Z`.
+pub fn stem(us: i64) -> String {
+    let time = Offset::UTC.to_datetime(Timestamp::from_microsecond(us).unwrap_or_default());
+    format!(
+        "{}T{:02}-{:02}-{:02}.{:03}Z",
         time.date(),
         time.hour(),
         time.minute(),
         time.second(),
-        time.millisecond(),
-    ));
-    path
+        time.millisecond()
+    )
 }
 
 /// Name of the directory of a day.

@@ -57,6 +57,13 @@ impl<T> PreBuffer<T> {
         before - self.entries.len()
     }
 
+    /// Forgets what is not needed to begin at `from_us`: everything before the last keyframe that is not later.
+    pub fn trim(&mut self, from_us: i64) {
+        while let Some(next) = self.next_key().filter(|next| self.entries[*next].time_us <= from_us) {
+            self.forget(next);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -104,6 +104,18 @@ fn the_prebuffer_begins_with_a_keyframe_that_covers_its_span() {
     assert!(kept.is_empty() && kept.bytes() == 0);
 }
 
+#[test]
+fn the_prebuffer_is_trimmed_to_where_something_begins() {
+    for (from, first) in [(-1, 0), (0, 0), (4, 0), (5, 5), (11, 10), (99, 15)] {
+        let mut kept = PreBuffer::default();
+        for time in 0..20 {
+            kept.push(time, time, 10, time % 5 == 0, 100, 1000);
+        }
+        kept.trim(from);
+        assert_eq!(kept.drain().next(), Some(first), "from {from}");
+    }
+}
+
 proptest! {
     #[test]
     fn the_prebuffer_keeps_its_limit(units in proptest::collection::vec((1_usize..200, any::<bool>()), 0..200)) {

@@ -65,6 +65,10 @@ fn plan(found: &[Found], command: &Command, changes: &mut Vec<Change>) -> Result
             }
             Ok(())
         }
+        // Alone, they are not carried out here; see `recorders`.
+        Command::StartRecording { .. } | Command::StopRecording { .. } | Command::SaveClip { .. } => {
+            Err(format!("{} cannot be part of a batch", command.name()))
+        }
         Command::Status
         | Command::Metrics
         | Command::Stop
@@ -116,13 +120,16 @@ fn enable(
     Ok(())
 }
 
-/// The names that commands use, and the properties of `nvrinfer` behind them.
-const PARAMETERS: [(&str, &str); 5] = [
-    ("max_fps", "max-fps"),
-    ("confidence", "threshold"),
-    ("model", "model"),
-    ("iou_threshold", "iou-threshold"),
-    ("classes", "classes"),
+/// The names that commands use, and the element and the property behind each.
+const PARAMETERS: [(&str, &str, &str); 8] = [
+    ("max_fps", "nvrinfer", "max-fps"),
+    ("confidence", "nvrinfer", "threshold"),
+    ("model", "nvrinfer", "model"),
+    ("iou_threshold", "nvrinfer", "iou-threshold"),
+    ("classes", "nvrinfer", "classes"),
+    ("mode", "nvrrecordsink", "mode"),
+    ("pre_buffer", "nvrrecordsink", "pre-buffer"),
+    ("post_buffer", "nvrrecordsink", "post-buffer"),
 ];
 
 fn parameter(
@@ -132,21 +139,21 @@ fn parameter(
     value: &Scalar,
     changes: &mut Vec<Change>,
 ) -> Result<(), String> {
-    let Some((_, property)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
-        let names: Vec<_> = PARAMETERS.iter().map(|(name, _)| *name).collect();
+    let Some((_, factory, property)) = PARAMETERS.iter().find(|(known, ..)| *known == name) else {
+        let names: Vec<_> = PARAMETERS.iter().map(|(name, ..)| *name).collect();
         return Err(format!("there is no parameter {name:?}; there are {}", names.join(", ")));
     };
     let before = changes.len();
     let items = of(found, source_id)?;
     for item in &items {
-        if item.is("nvrinfer") {
+        if item.is(factory) {
             push(item, property, value, changes)?;
         } else if item.is("nvrsrc") && name == "max_fps" && item.element.property::<f64>("max-fps") > 0.0 {
             // A source that holds frames back would keep a higher rate from being reached.
             push(item, property, value, changes)?;
         }
     }
-    if changes.len() == before { Err("no nvrinfer is in this pipeline".into()) } else { Ok(()) }
+    if changes.len() == before { Err(format!("no {factory} is in this pipeline")) } else { Ok(()) }
 }
 
 fn push(
@@ -182,6 +189,9 @@ fn push(
 /// The range of a number property: GObject refuses what is outside of it.
 fn limits(pspec: &glib::ParamSpec) -> Option<(f64, f64)> {
     if let Some(spec) = pspec.downcast_ref::<glib::ParamSpecFloat>() {
+        return Some((spec.minimum().into(), spec.maximum().into()));
+    }
+    if let Some(spec) = pspec.downcast_ref::<glib::ParamSpecUInt>() {
         return Some((spec.minimum().into(), spec.maximum().into()));
     }
     let spec = pspec.downcast_ref::<glib::ParamSpecDouble>()?;

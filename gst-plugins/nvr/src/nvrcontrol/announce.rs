@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::{
     NvrControl, SIGNAL_DESCRIBE,
     imp::{CAT, Settings},
+    recorders::Demands,
     surroundings,
 };
 use crate::mqtt::{Message as Mqtt, Options, OptionsError, Publisher, QoS, Will, default_instance_id};
@@ -116,6 +117,7 @@ pub struct Shared {
     jobs_changed: Condvar,
     pub counters: Counters,
     pub seen: Mutex<Seen>,
+    pub demands: Demands,
     cpu: Mutex<Option<(Instant, f64)>>,
 }
 
@@ -152,6 +154,7 @@ impl Shared {
             jobs_changed: Condvar::new(),
             counters: Counters::default(),
             seen: Mutex::default(),
+            demands: Mutex::default(),
             cpu: Mutex::default(),
         })
     }

@@ -6,9 +6,11 @@
 //! a last will; metrics are published every ten seconds on `{topic-prefix}/status/metrics/{instance-id}`.
 //!
 //! By itself it does what needs no new elements: `status`, `metrics`, `pause`, `resume`, `set_fps`, `set_confidence`,
-//! `change_model`, `enable_tracking`, `set` and `reconfigure` of these, `batch` of these, and `rename_instance`. It
-//! finds `nvrinfer`, `nvrtrack`, `nvrmqttsink` and `nvrsrc` anywhere in the pipeline, and sets their properties. What
-//! fails is undone, and the answer says why.
+//! `change_model`, `enable_tracking`, `set` and `reconfigure` of these, `batch` of these, `rename_instance`, and of
+//! recorders `start_recording`, `stop_recording` and `save_clip`. It finds `nvrinfer`, `nvrtrack`, `nvrmqttsink`,
+//! `nvrrecordsink` and `nvrsrc` anywhere in the pipeline, and sets their properties. What fails is undone, and the
+//! answer says why. What was asked of a recorder holds also for the one that takes its place in a branch that is built
+//! anew. `save_clip` is answered when the clip is finished; other commands are carried out meanwhile.
 //!
 //! Everything else needs an application: the signal `command` offers it every command but `status` and `metrics`, with
 //! the name and the params as JSON text. The signal is emitted on a thread of this element that may be held up for as

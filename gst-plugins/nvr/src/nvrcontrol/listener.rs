@@ -29,6 +29,9 @@ const QUEUE: usize = 2000;
 /// How long a command at work may hold up the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Messages of elements after which the status is another.
+const STATES: [&str; 2] = ["nvr-source-state", "nvr-record-state"];
+
 /// What wakes the listener.
 #[derive(Debug)]
 pub enum Event {
@@ -109,7 +112,7 @@ impl Running {
             bus.enable_sync_message_emission();
             let handler = bus.connect_sync_message(None, move |_, message| {
                 let changed = matches!(message.view(), gst::MessageView::Element(element)
-                    if element.structure().is_some_and(|s| s.name() == "nvr-source-state"));
+                    if element.structure().is_some_and(|s| STATES.contains(&s.name().as_str())));
                 if changed && let Some(shared) = shared.upgrade() {
                     shared.announce_soon();
                 }

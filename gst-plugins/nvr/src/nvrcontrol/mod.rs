@@ -5,6 +5,7 @@ mod announce;
 mod imp;
 mod listener;
 mod models;
+mod recorders;
 mod surroundings;
 #[cfg(test)]
 mod tests;

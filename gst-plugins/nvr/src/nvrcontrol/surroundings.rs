@@ -10,7 +10,7 @@ use nvr_core::{
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::announce::Seen;
+use super::{announce::Seen, recorders};
 
 /// How far an element's camera is looked for, in elements.
 const REACH: usize = 64;
@@ -177,6 +177,10 @@ pub fn streams(found: &[Found], seen: &Mutex<Seen>, now_ns: u64) -> Vec<Stream> 
             stream.paused =
                 pausable.peek().is_some() && pausable.all(|item| !item.element.property::<bool>("enabled"));
             for item in items {
+                if item.is("nvrrecordsink") {
+                    stream.recording = recorders::describe(item);
+                    continue;
+                }
                 let Some(stats) = item.stats() else { continue };
                 if item.is("nvrsrc") {
                     if let Ok(state) = stats.get::<String>("state") {
@@ -242,6 +246,14 @@ pub fn metrics(found: &[Found]) -> Vec<Value> {
                     ],
                     "nvrmqttsink" => &[("events", "published"), ("events_dropped", "dropped")],
                     "nvroverlay" => &[("overlay_events", "events"), ("overlay_late", "late")],
+                    "nvrrecordsink" => &[
+                        ("recorded", "written"),
+                        ("recorded_bytes", "bytes"),
+                        ("record_lost", "lost"),
+                        ("record_dropped", "dropped"),
+                        ("record_errors", "errors"),
+                        ("clips", "clips"),
+                    ],
                     _ => &[],
                 };
                 for (name, field) in fields {
@@ -303,6 +315,7 @@ pub fn merge(status: &mut Status, described: Map<String, Value>) {
                             stream.fps = stream.fps.or(found.fps);
                             stream.last_frame = stream.last_frame.or_else(|| found.last_frame.clone());
                             stream.paused |= found.paused;
+                            stream.recording = stream.recording.or_else(|| found.recording.clone());
                         }
                         stream
                     })

@@ -2,7 +2,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,7 @@ use super::{
     announce::{Job, Shared, now_ns},
     imp::CAT,
     listener::Event,
-    surroundings,
+    recorders, surroundings,
 };
 
 const METRICS: Duration = Duration::from_secs(10);
@@ -26,7 +29,7 @@ const ANNOUNCE: Duration = Duration::from_millis(250);
 /// How long a name may take to be claimed.
 const CLAIM: Duration = Duration::from_secs(10);
 
-pub fn run(shared: &Shared, events: &SyncSender<Event>) {
+pub fn run(shared: &Arc<Shared>, events: &SyncSender<Event>) {
     let now = Instant::now();
     let (mut metrics, mut sample) = (now + METRICS, now + SAMPLE);
     let mut announced = now;
@@ -61,6 +64,7 @@ fn take_sample(shared: &Shared) {
     if let Some(element) = shared.element() {
         let found = surroundings::find(element.upcast_ref());
         surroundings::note(&found, &shared.seen, now_ns());
+        recorders::remind(&found, &shared.demands);
     }
 }
 
@@ -69,23 +73,39 @@ fn guarded<T>(what: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(what)).map_err(|_| "carrying it out failed badly; see the log".to_owned())
 }
 
-fn execute(shared: &Shared, events: &SyncSender<Event>, message: &Message, command: &Command) {
+/// How far a command has come.
+enum Outcome {
+    /// With what the answer brings.
+    Done(Option<Value>),
+    /// Somebody else answers when it is finished; further commands need not wait for that.
+    Later,
+}
+
+fn execute(shared: &Arc<Shared>, events: &SyncSender<Event>, message: &Message, command: &Command) {
     let outcome = match command {
-        Command::Status => guarded(|| shared.publish_status()).map(|()| None),
-        Command::Metrics => guarded(|| shared.publish_metrics()).map(|_| None),
+        Command::Status => guarded(|| shared.publish_status()).map(|()| Outcome::Done(None)),
+        Command::Metrics => guarded(|| shared.publish_metrics()).map(|_| Outcome::Done(None)),
         _ => {
             if command.reconfigures() {
                 shared.set_reconfiguring(true);
                 let _ = guarded(|| shared.publish_status());
             }
-            let outcome = guarded(|| act(shared, events, command)).and_then(|outcome| outcome);
+            let outcome = guarded(|| act(shared, events, message, command)).and_then(|outcome| outcome);
             if command.reconfigures() {
                 shared.set_reconfiguring(false);
                 shared.set_error(outcome.as_ref().err().cloned());
             }
+            if outcome.is_ok() {
+                forget_removed(shared, command);
+            }
             let _ = guarded(|| shared.publish_status());
             outcome
         }
+    };
+    let outcome = match outcome {
+        Ok(Outcome::Later) => return,
+        Ok(Outcome::Done(result)) => Ok(result),
+        Err(error) => Err(error),
     };
     let mut answered = vec![message.clone()];
     if let Command::Restart { source_id } = command {
@@ -105,14 +125,32 @@ fn execute(shared: &Shared, events: &SyncSender<Event>, message: &Message, comma
     }
 }
 
+/// A camera that comes later under the same number is another one: nobody asked for its recording.
+fn forget_removed(shared: &Shared, command: &Command) {
+    match command {
+        Command::RemoveStream { source_id } => drop(shared.demands.lock().remove(source_id)),
+        Command::Batch { commands } => {
+            for command in commands {
+                forget_removed(shared, command);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Carries out a command that changes something.
-fn act(shared: &Shared, events: &SyncSender<Event>, command: &Command) -> Result<Option<Value>, String> {
+fn act(
+    shared: &Arc<Shared>,
+    events: &SyncSender<Event>,
+    message: &Message,
+    command: &Command,
+) -> Result<Outcome, String> {
     let element = shared.element().ok_or("the element is gone")?;
     let Command::RenameInstance { new_instance_id: new } = command else {
-        return carry_out(&element, command);
+        return carry_out(shared, &element, message, command);
     };
     if *new == shared.id() {
-        return Ok(None);
+        return Ok(Outcome::Done(None));
     }
     let (reply, claimed) = sync_channel(2);
     let gone = |_| "the instance is ending".to_owned();
@@ -120,7 +158,7 @@ fn act(shared: &Shared, events: &SyncSender<Event>, command: &Command) -> Result
     let outcome = claimed
         .recv_timeout(CLAIM)
         .unwrap_or_else(|_| Err("the broker did not say whether the new name is free".into()))
-        .and_then(|()| carry_out(&element, command));
+        .and_then(|()| carry_out(shared, &element, message, command));
     if outcome.is_ok() {
         shared.rename(new);
         element.imp().renamed(new);
@@ -129,18 +167,56 @@ fn act(shared: &Shared, events: &SyncSender<Event>, command: &Command) -> Result
     outcome
 }
 
-/// Has the application carry out a command, or the element where the application does not know it.
-fn carry_out(element: &NvrControl, command: &Command) -> Result<Option<Value>, String> {
+/// The application first, then what the element can do itself.
+fn carry_out(
+    shared: &Arc<Shared>,
+    element: &NvrControl,
+    message: &Message,
+    command: &Command,
+) -> Result<Outcome, String> {
     let params = command.params().to_string();
     let Some(answer) = element.emit_by_name::<Option<String>>(SIGNAL_COMMAND, &[&command.name(), &params])
     else {
-        return actions::carry_out(element, command).map(|()| None);
+        return by_ourselves(shared, element, message, command);
     };
     let mut answer: Map<String, Value> = serde_json::from_str(&answer)
         .map_err(|error| format!("the application's answer is not a JSON object: {error}"))?;
     match answer.remove("error") {
         Some(Value::String(error)) => Err(error),
         Some(other) => Err(other.to_string()),
-        None => Ok((!answer.is_empty()).then_some(Value::Object(answer))),
+        None => Ok(Outcome::Done((!answer.is_empty()).then_some(Value::Object(answer)))),
+    }
+}
+
+fn by_ourselves(
+    shared: &Arc<Shared>,
+    element: &NvrControl,
+    message: &Message,
+    command: &Command,
+) -> Result<Outcome, String> {
+    let around = || surroundings::find(element.upcast_ref());
+    match command {
+        Command::StartRecording { source_id, label, max_duration } => {
+            recorders::start(&around(), &shared.demands, *source_id, label.as_deref(), *max_duration)
+                .map(|result| Outcome::Done(Some(result)))
+        }
+        Command::StopRecording { source_id } => {
+            recorders::stop(&around(), &shared.demands, *source_id).map(|result| Outcome::Done(Some(result)))
+        }
+        Command::SaveClip { source_id, name, before, after } => {
+            // The recorder answers in any case, also when the pipeline ends first.
+            let (shared, message) = (Arc::downgrade(shared), message.clone());
+            let done = move |outcome: Result<Value, String>| {
+                if let Some(shared) = shared.upgrade() {
+                    match outcome {
+                        Ok(result) => shared.answer(&message, Ok(AckStatus::Completed), Some(result)),
+                        Err(error) => shared.answer(&message, Err(error), None),
+                    }
+                }
+            };
+            recorders::save_clip(&around(), *source_id, name.clone(), (*before, *after), done)
+                .map(|()| Outcome::Later)
+        }
+        _ => actions::carry_out(element, command).map(|()| Outcome::Done(None)),
     }
 }

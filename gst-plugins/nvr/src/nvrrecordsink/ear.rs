@@ -12,6 +12,8 @@ use crate::mqtt::{BrokerSettings, OptionsError, QoS, Signal, Subscription};
 const QUEUE: usize = 256;
 /// Classes of one segment that are kept apart; the names come from the network.
 const CLASSES: usize = 64;
+/// Older events were kept somewhere while the broker was away: nothing of that is still in memory.
+const STALE_US: i64 = 60_000_000;
 
 /// What was seen of one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +26,37 @@ pub struct Seen {
 
 /// What was seen, by class.
 pub type Sightings = BTreeMap<String, Seen>;
+
+impl Seen {
+    /// Adds one object to `sightings`.
+    pub fn add(sightings: &mut Sightings, class: &str, at_us: i64, confidence: f64) {
+        if sightings.len() >= CLASSES && !sightings.contains_key(class) {
+            return;
+        }
+        let confidence = confidence.clamp(0.0, 1.0);
+        let one = Self { first_us: at_us, last_us: at_us, count: 1, confidence };
+        match sightings.get_mut(class) {
+            Some(seen) => seen.merge(&one),
+            None => drop(sightings.insert(class.to_owned(), one)),
+        }
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.first_us = self.first_us.min(other.first_us);
+        self.last_us = self.last_us.max(other.last_us);
+        self.count += other.count;
+        self.confidence = self.confidence.max(other.confidence);
+    }
+}
+
+/// Events that have come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Heard {
+    pub events: u64,
+    /// Capture times of the earliest and of the latest, microseconds since 1970.
+    pub first_us: i64,
+    pub last_us: i64,
+}
 
 #[derive(Debug)]
 pub struct Ear {
@@ -43,9 +76,9 @@ impl Ear {
         Ok(Self { subscription, topic })
     }
 
-    /// Adds what has come to `sightings`. Whether anything was seen, and how many events that were.
-    pub fn hear(&self, now_us: i64, sightings: &mut Sightings) -> u64 {
-        let mut events = 0;
+    /// Adds what has come to `sightings`; `None` where nothing was seen.
+    pub fn hear(&self, now_us: i64, sightings: &mut Sightings) -> Option<Heard> {
+        let mut heard: Option<Heard> = None;
         for _ in 0..QUEUE {
             let Some(delivery) = self.subscription.try_recv() else { break };
             if delivery.topic() != self.topic {
@@ -61,20 +94,19 @@ impl Ear {
             if event.detections.is_empty() {
                 continue;
             }
-            events += 1;
-            let at = parse_timestamp(&event.timestamp).map_or(now_us, |ns| (ns / 1000) as i64);
+            let at_us = parse_timestamp(&event.timestamp).map_or(now_us, |ns| (ns / 1000) as i64);
+            if at_us < now_us - STALE_US {
+                gst::debug!(CAT, "{}: an event of {} comes too late", self.topic, event.timestamp);
+                continue;
+            }
+            let known = heard.get_or_insert(Heard { events: 0, first_us: at_us, last_us: at_us });
+            known.events += 1;
+            known.first_us = known.first_us.min(at_us);
+            known.last_us = known.last_us.max(at_us);
             for detection in event.detections {
-                if sightings.len() >= CLASSES && !sightings.contains_key(&detection.class_name) {
-                    continue;
-                }
-                let new = Seen { first_us: at, last_us: at, count: 0, confidence: 0.0 };
-                let seen = sightings.entry(detection.class_name).or_insert(new);
-                seen.first_us = seen.first_us.min(at);
-                seen.last_us = seen.last_us.max(at);
-                seen.count += 1;
-                seen.confidence = seen.confidence.max(detection.confidence.clamp(0.0, 1.0));
+                Seen::add(sightings, &detection.class_name, at_us, detection.confidence);
             }
         }
-        events
+        heard
     }
 }

@@ -8,6 +8,7 @@ use nvr_core::detection::Clock;
 use nvr_core::segment::mp4::{self, Medium, Run, Sample};
 use nvr_core::segment::name;
 
+use super::catalog::Cause;
 use super::checksum::Checksum;
 use super::ear::Sightings;
 use super::inbox::Unit;
@@ -28,6 +29,10 @@ pub struct SegmentFile {
     pub clock: Clock,
     pub sightings: Sightings,
     pub events: u64,
+    /// Why it is recorded.
+    pub cause: Cause,
+    /// From when to when it was recorded on demand, microseconds since 1970.
+    pub asked_us: Option<(i64, i64)>,
     pub frames: u64,
     pub keyframes: u64,
     /// Up to where the file is whole.
@@ -37,8 +42,9 @@ pub struct SegmentFile {
     sequence: u32,
     sync: bool,
     fragment_ns: i64,
-    /// Running time of the first picture.
+    /// Running time of the first picture: when it is decoded, and when it is shown.
     first_ns: i64,
+    shown_ns: i64,
     last_ns: i64,
     end_ns: i64,
     waiting: [Waiting; 2],
@@ -77,6 +83,8 @@ impl SegmentFile {
             clock: first.capture.clock,
             sightings: Sightings::new(),
             events: 0,
+            cause: Cause::default(),
+            asked_us: None,
             frames: 0,
             keyframes: 0,
             bytes: 0,
@@ -85,6 +93,7 @@ impl SegmentFile {
             sync,
             fragment_ns,
             first_ns: first.dts_ns,
+            shown_ns: first.pts_ns,
             last_ns: first.dts_ns,
             end_ns: first.pts_ns,
             waiting: Default::default(),
@@ -109,8 +118,15 @@ impl SegmentFile {
             || (unit.dts_ns > self.last_ns - most_ns && unit.dts_ns < self.last_ns + most_ns)
     }
 
+    /// Up to when the video is in the file.
+    pub fn written_us(&self) -> i64 {
+        let ticks = i128::from(self.waiting[lane(Medium::Video)].end);
+        let us = ticks * 1_000_000 / i128::from(self.video.track.timescale.max(1));
+        self.start_us.saturating_add(us as i64)
+    }
+
     pub fn end_us(&self) -> i64 {
-        self.start_us + (self.end_ns - self.first_ns).max(0) / 1000
+        self.start_us + (self.end_ns - self.shown_ns).max(0) / 1000
     }
 
     pub fn push(&mut self, unit: Unit) -> io::Result<()> {

@@ -8,10 +8,19 @@
 //! `{location}/{source-id}/{day}/{hour}/{start}.mp4`, all in UTC. New caps (another resolution, other parameter sets),
 //! a jump of the timestamps and a gap each begin a new segment.
 //!
-//! With `mode=events`, only what happens around detections is kept: those that the broker tells of on
-//! `{topic-prefix}/detections/{source-id}`, from `pre-buffer` seconds before the first to `post-buffer` seconds after
-//! the last. The seconds before are kept in memory as they came, coded, in at most `buffer-bytes`. With `listen`, a
-//! continuous recorder notes in the catalogue what was seen and when.
+//! With `mode=events`, only what happens around detections is kept, from `pre-buffer` seconds before the first to
+//! `post-buffer` seconds after the last; with `mode=motion`, what happens around motion. The seconds before are kept in
+//! memory as they came, coded, in at most `buffer-bytes`; the recording begins with the keyframe before them. Detections
+//! are those on the pictures that come to the pad `frames`, whoever attached them, or, where that pad is not in use,
+//! those that the broker tells of on `{topic-prefix}/detections/{source-id}`. Motion is what `nvrmotion` marks on the
+//! pictures at `frames`; pictures without a mark, and half a minute without pictures, count as motion. With `listen`, a
+//! recorder notes in the catalogue what the broker says was seen, whatever the mode; what comes to `frames` is noted
+//! always.
+//!
+//! What is asked for, by the commands `start_recording` and `save_clip` of `nvrcontrol`, is recorded whatever the mode,
+//! from `pre-buffer` seconds before on where they are in memory, which `off` does not keep. The catalogue has the
+//! reason, and the limits treat such recordings as those with events. Clips are joined from the segments and lie at
+//! `{location}/clips/{source-id}/{name}.mp4`; no limit removes them.
 //!
 //! One thread does all that touches the disk. A disk that is full, read-only, slow or gone is one warning; recording
 //! resumes by itself, what fits into `buffer-bytes` is written then, and neither the pipeline nor any other branch
@@ -23,19 +32,25 @@
 //!
 //! ## Messages
 //!
-//! Element message `nvr-record-state`: `source-id` (guint), `state` (`recording` or `failing`), `reason` (string).
-//! `nvr-segment` for each finished segment: `source-id` (guint), `path` (string, below `location`), `start` and `end`
-//! (guint64, microseconds since 1970), `bytes`, `frames`, `keyframes` and `events` (guint64).
+//! Element message `nvr-record-state`: `source-id` (guint), `state` (`recording`, `idle` or `failing`), `reason` (string:
+//! `continuous`, `motion`, `events` or `on_demand`; what is wrong where it fails), `on-demand` (gboolean), `since`
+//! (guint64, microseconds since 1970). `nvr-segment` for each finished segment: `source-id` (guint), `path` (string,
+//! below `location`), `start` and `end` (guint64, microseconds since 1970), `bytes`, `frames`, `keyframes` and `events`
+//! (guint64), `reason` (string). `nvr-clip` for each clip: `source-id`, `name`, and `path`, `start`, `end`, `bytes` as of
+//! a segment, or `error` (string).
 //!
 //! ## Example pipelines
 //!
 //! ```bash
 //! gst-launch-1.0 -e nvrsrc uri=rtsp://192.0.2.7/stream1 decode=none name=cam cam.encoded ! nvrrecordsink location=recordings
+//! gst-launch-1.0 -e nvrsrc uri=rtsp://192.0.2.7/stream1 max-fps=5 name=cam ! nvrmotion ! rec.frames
+//!     cam.encoded ! nvrrecordsink name=rec location=recordings mode=motion
 //! ```
 //!
 //! Property `stats` (structure `nvr-record-sink-stats`): `received` and `written` pictures, `lost` pictures (nothing to
 //! begin with, or writing failed for too long), `dropped` units (the disk was too slow), `bytes`, `segments`, `errors`,
-//! `events`, `buffered` bytes, `recording`.
+//! `events` (pictures or messages that say something was detected), `looked-at` pictures at the pad `frames`,
+//! `clips`, `buffered` bytes, `recording`, and `state` and `reason` as in the message.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -48,11 +63,12 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use nvr_core::detection::{CaptureTime, Clock};
 use nvr_core::segment::mp4::Medium;
+use nvr_core::segment::trigger::Reason;
 use parking_lot::Mutex;
 
 use super::Mode;
-use super::ear::Ear;
 use super::inbox::{Item, Unit};
+use super::notice::Notice;
 use super::tiers::TierSettings;
 use super::worker::{Shared, Worker, now_us};
 use crate::meta;
@@ -64,6 +80,8 @@ pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// How long stopping waits for the disk; the files are closed in the background after that.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The pad for pictures that others have looked at.
+const FRAMES: &str = "frames";
 /// What waits for a slow disk at most.
 const QUEUE_BYTES: usize = 32 << 20;
 
@@ -129,6 +147,8 @@ struct Input {
 struct State {
     video: Input,
     audio: Input,
+    /// Of the pad `frames`.
+    frames: Input,
     worker: Option<thread::JoinHandle<()>>,
     shared: Option<Arc<Shared>>,
 }
@@ -168,6 +188,40 @@ fn audio_caps() -> gst::Caps {
     let mp3 = gst::Structure::builder("audio/mpeg").field("mpegversion", gst::List::new([1, 2])).build();
     let caps = gst::Caps::builder_full().structure(aac).structure(mp3);
     others.into_iter().map(gst::Structure::new_empty).fold(caps, gst::caps::BuilderFull::structure).build()
+}
+
+/// Pictures that others have looked at.
+fn frames_caps() -> gst::Caps {
+    gst::Caps::builder("video/x-raw").any_features().build()
+}
+
+fn frames_pad(template: &gst::PadTemplate) -> gst::Pad {
+    gst::Pad::builder_from_template(template)
+        .chain_function(|_, parent, buffer| {
+            NvrRecordSink::catch_panic_pad_function(
+                parent,
+                || Ok(gst::FlowSuccess::Ok),
+                |sink| {
+                    sink.look(&buffer);
+                    Ok(gst::FlowSuccess::Ok)
+                },
+            )
+        })
+        .event_function(|_, parent, event| {
+            NvrRecordSink::catch_panic_pad_function(
+                parent,
+                || false,
+                |sink| {
+                    if let gst::EventView::Segment(segment) = event.view() {
+                        sink.state.lock().frames.segment =
+                            segment.segment().downcast_ref::<gst::ClockTime>().cloned();
+                    }
+                    // Nothing is done with these pictures, so their end ends nothing.
+                    true
+                },
+            )
+        })
+        .build()
 }
 
 fn sink_pad(template: &gst::PadTemplate, medium: Medium) -> gst::Pad {
@@ -294,7 +348,7 @@ fn properties() -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecEnum::builder::<Mode>("mode")
             .nick("Mode")
-            .blurb("When to record; events needs it, or listen, to be set before the start")
+            .blurb("When to record by itself")
             .mutable_playing()
             .build(),
         glib::ParamSpecBoolean::builder("listen")
@@ -317,8 +371,8 @@ fn properties() -> Vec<glib::ParamSpec> {
             .default_value(defaults.sync)
             .mutable_playing()
             .build(),
-        seconds("pre-buffer", "Pre-buffer", "Seconds before the first detection that are recorded too", 0, 5),
-        seconds("post-buffer", "Post-buffer", "Seconds after the last detection that are recorded too", 0, 5),
+        seconds("pre-buffer", "Pre-buffer", "Seconds before the first detection or motion that are recorded too", 0, 5),
+        seconds("post-buffer", "Post-buffer", "Seconds after the last detection or motion that are recorded too; 0 as 1", 0, 5),
         glib::ParamSpecUInt64::builder("buffer-bytes")
             .nick("Buffer size")
             .blurb("Memory for the pre-buffer and for what cannot be written yet")
@@ -419,7 +473,9 @@ impl ElementImpl for NvrRecordSink {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let video = template("video", gst::PadPresence::Always, &video_caps());
-            video.into_iter().chain(template("audio", gst::PadPresence::Request, &audio_caps())).collect()
+            let audio = template("audio", gst::PadPresence::Request, &audio_caps());
+            let frames = template(FRAMES, gst::PadPresence::Request, &frames_caps());
+            [video, audio, frames].into_iter().flatten().collect()
         });
         &TEMPLATES
     }
@@ -431,16 +487,18 @@ impl ElementImpl for NvrRecordSink {
         _caps: Option<&gst::Caps>,
     ) -> Option<gst::Pad> {
         let obj = self.obj();
-        if obj.static_pad("audio").is_some() {
-            gst::warning!(CAT, imp = self, "there is a pad audio already");
+        let name = templ.name_template();
+        if obj.static_pad(name).is_some() {
+            gst::warning!(CAT, imp = self, "there is a pad {name} already");
             return None;
         }
-        let pad = sink_pad(templ, Medium::Audio);
+        let pad = if name == FRAMES { frames_pad(templ) } else { sink_pad(templ, Medium::Audio) };
         // Below PAUSED, pads are activated together with the element.
         if obj.current_state() >= gst::State::Paused && pad.set_active(true).is_err() {
             return None;
         }
         obj.add_pad(&pad).ok()?;
+        self.count_pads();
         Some(pad)
     }
 
@@ -448,6 +506,7 @@ impl ElementImpl for NvrRecordSink {
         // Going down does not fail for this pad, and nothing could be done about it.
         let _ = pad.set_active(false);
         let _ = self.obj().remove_pad(pad);
+        self.count_pads();
     }
 
     fn change_state(
@@ -477,20 +536,14 @@ impl NvrRecordSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
         let shared = Arc::new(Shared { settings: Mutex::new(settings.clone()), ..Shared::default() });
-        let listens = settings.listen || settings.mode == Mode::Events;
-        let ear = listens.then(|| {
-            let observer = Arc::downgrade(&shared);
-            Ear::open(&settings.broker, settings.source_id, move |_| {
-                // An event has to reach a recorder that has nothing else to do.
-                if let Some(shared) = observer.upgrade() {
-                    shared.inbox.wake();
-                }
-            })
-        });
-        let ear = ear.transpose().map_err(|error| {
-            gst::error_msg!(gst::ResourceError::Settings, ["the recorder cannot listen: {error}"])
-        })?;
-        let worker = Worker::new(shared.clone(), self.obj().downgrade(), ear);
+        shared.has_frames.store(self.obj().static_pad(FRAMES).is_some(), Ordering::Relaxed);
+        if shared.listens(&settings) {
+            // Wrong settings are an error now; what the broker does later is none.
+            settings.broker.resolve().map_err(|error| {
+                gst::error_msg!(gst::ResourceError::Settings, ["the recorder cannot listen: {error}"])
+            })?;
+        }
+        let worker = Worker::new(shared.clone(), self.obj().downgrade());
         let thread = thread::Builder::new()
             .name(format!("nvr-record-{}", settings.source_id))
             .spawn(move || worker.run())
@@ -561,6 +614,31 @@ impl NvrRecordSink {
         Ok(gst::FlowSuccess::Ok)
     }
 
+    /// Notes what others have found out about a picture. Nothing here may hurt those who look.
+    fn look(&self, buffer: &gst::BufferRef) {
+        let (shared, at_ns) = {
+            let state = self.state.lock();
+            let (Some(shared), Some(pts)) = (state.shared.clone(), buffer.pts()) else { return };
+            let running = state.frames.segment.as_ref().and_then(|s| s.to_running_time_full(pts));
+            (shared, running.map_or_else(|| nanoseconds(pts), signed))
+        };
+        shared.counters.looked_at.fetch_add(1, Ordering::Relaxed);
+        shared.inbox.notice(Notice::read(buffer, at_ns));
+    }
+
+    /// What the element and its thread share while it runs.
+    pub fn running(&self) -> Option<Arc<Shared>> {
+        self.state.lock().shared.clone()
+    }
+
+    fn count_pads(&self) {
+        let has_frames = self.obj().static_pad(FRAMES).is_some();
+        if let Some(shared) = self.running() {
+            shared.has_frames.store(has_frames, Ordering::Relaxed);
+            shared.inbox.wake();
+        }
+    }
+
     /// When the picture was taken: as the source says, else when it came.
     fn capture(&self, buffer: &gst::BufferRef, pts_ns: i64) -> CaptureTime {
         meta::facts(buffer).capture.unwrap_or_else(|| {
@@ -608,6 +686,7 @@ impl NvrRecordSink {
     fn stats(&self) -> gst::Structure {
         let shared = self.last.lock().clone().unwrap_or_default();
         let counters = &shared.counters;
+        let report = self.report();
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         gst::Structure::builder("nvr-record-sink-stats")
             .field("received", get(&counters.received))
@@ -618,6 +697,10 @@ impl NvrRecordSink {
             .field("segments", get(&counters.segments))
             .field("errors", get(&counters.errors))
             .field("events", get(&counters.events))
+            .field("looked-at", get(&counters.looked_at))
+            .field("clips", get(&counters.clips))
+            .field("state", report.doing.name())
+            .field("reason", report.reason.map_or("", Reason::name))
             .field("buffered", get(&counters.buffered))
             .field("recording", counters.recording.load(Ordering::Relaxed))
             .field("moved", get(&shared.tally.moved))

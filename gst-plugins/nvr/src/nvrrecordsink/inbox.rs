@@ -8,9 +8,13 @@ use nvr_core::detection::CaptureTime;
 use nvr_core::segment::mp4::Medium;
 use parking_lot::{Condvar, Mutex};
 
+use super::notice::Notice;
+
 /// The writer is woken early when this much waits. Below, it looks by itself a few times a second, so that a frame
 /// costs no system call.
 const WAKE_BYTES: usize = 1 << 20;
+/// Pictures that somebody looked at and that wait. Where the disk is that slow, the oldest are forgotten.
+const NOTICES: usize = 256;
 
 #[derive(Clone, Debug)]
 pub struct Unit {
@@ -34,9 +38,17 @@ pub enum Item {
     End(gst::Seqnum),
 }
 
+/// What the writer takes at once.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub items: VecDeque<Item>,
+    pub notices: VecDeque<Notice>,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Item>,
+    notices: VecDeque<Notice>,
     bytes: usize,
     dropped: u64,
     gap: bool,
@@ -75,8 +87,20 @@ impl Inbox {
         }
     }
 
+    /// A picture of the own graph has been looked at. The writer sees it with the next media.
+    pub fn notice(&self, notice: Notice) {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return;
+        }
+        if queue.notices.len() >= NOTICES {
+            queue.notices.pop_front();
+        }
+        queue.notices.push_back(notice);
+    }
+
     /// Everything that waits, after at most `tick`; `None` once the inbox is closed and empty.
-    pub fn take(&self, tick: Duration) -> Option<VecDeque<Item>> {
+    pub fn take(&self, tick: Duration) -> Option<Batch> {
         let mut queue = self.queue.lock();
         if !queue.closed && !queue.wake {
             self.changed.wait_for(&mut queue, tick);
@@ -84,7 +108,8 @@ impl Inbox {
         queue.wake = false;
         queue.bytes = 0;
         let items = std::mem::take(&mut queue.items);
-        if items.is_empty() && queue.closed { None } else { Some(items) }
+        let notices = std::mem::take(&mut queue.notices);
+        if items.is_empty() && queue.closed { None } else { Some(Batch { items, notices }) }
     }
 
     /// Has the writer look now.

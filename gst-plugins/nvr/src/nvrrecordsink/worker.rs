@@ -4,24 +4,27 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::glib;
-use gst::prelude::*;
 use nvr_core::backoff::Backoff;
 use nvr_core::detection::Clock;
 use nvr_core::retention::Policy;
 use nvr_core::segment::mp4::Medium;
 use nvr_core::segment::prebuffer::PreBuffer;
+use nvr_core::segment::trigger::{Demand, Reason, Trigger};
 use parking_lot::Mutex;
 
-use super::catalog::{self, Entry, Guard, Keeper, Limits, Order};
+use super::catalog::{self, Cause, Entry, Guard, Keeper, Limits, Order};
+use super::clips::{self, Cutter};
 use super::ear::{Ear, Seen, Sightings};
 use super::file::SegmentFile;
 use super::imp::{CAT, Settings};
 use super::inbox::{Inbox, Item, Unit};
+use super::notice::Notice;
+use super::report::{Doing, Report, Voice};
 use super::tiers::{self, Tally};
 use super::tracks::{self, Recorded};
 use super::volume::{Volume, VolumeError};
@@ -33,6 +36,10 @@ const TICK: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(700);
 /// A larger jump of the timestamps ends a segment.
 const JUMP_NS: i64 = 10_000_000_000;
+/// How late detections may come and still find in memory what they are about.
+const LATE_NS: i64 = 3_000_000_000;
+/// Stands for a recording on demand among what was seen.
+const ON_DEMAND: &str = "on_demand";
 
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -43,8 +50,20 @@ pub struct Counters {
     pub segments: AtomicU64,
     pub errors: AtomicU64,
     pub events: AtomicU64,
+    pub looked_at: AtomicU64,
+    pub clips: AtomicU64,
     pub recording: AtomicBool,
     pub buffered: AtomicU64,
+}
+
+/// What others ask of a recorder.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub demand: Option<Demand>,
+    /// Not seen by the thread yet.
+    pub clips: Vec<clips::Order>,
+    /// All that are not finished.
+    pub open_clips: usize,
 }
 
 /// What the element and its thread have in common.
@@ -56,11 +75,28 @@ pub struct Shared {
     pub inbox: Inbox,
     pub counters: Counters,
     pub tally: Arc<Tally>,
+    pub asked: Mutex<Asked>,
+    pub report: Mutex<Report>,
+    /// Whether pictures of the own graph may come.
+    pub has_frames: AtomicBool,
+}
+
+impl Shared {
+    /// Whether the broker is asked what was seen.
+    pub fn listens(&self, settings: &Settings) -> bool {
+        settings.listen || (settings.mode == Mode::Events && !self.has_frames.load(Ordering::Relaxed))
+    }
 }
 
 /// Microseconds since 1970.
 pub fn now_us() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
+
+/// Nanoseconds of a clock that does not go backwards, the same for every recorder of the process.
+pub fn steady_ns() -> u64 {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    ORIGIN.elapsed().as_nanos() as u64
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +128,7 @@ impl Trouble {
 
 pub struct Worker {
     shared: Arc<Shared>,
-    element: glib::WeakRef<NvrRecordSink>,
+    voice: Arc<Voice>,
     volume: Option<Volume>,
     guard: Option<Guard>,
     limits: Arc<Mutex<Limits>>,
@@ -106,23 +142,40 @@ pub struct Worker {
     backoff: Backoff,
     /// While writing fails: when to try again.
     failing: Option<Instant>,
-    /// Detections keep the recording going until then, in running time.
-    until_ns: i64,
+    trigger: Trigger,
+    demand: Option<Demand>,
+    /// The newest picture when that began: running time, and capture time in microseconds since 1970.
+    demand_ns: i64,
+    demand_us: i64,
+    cutter: Cutter,
+    /// Why it is recorded now.
+    cause: Cause,
+    /// What was wanted is only in memory: writing failed.
+    owes: bool,
     sightings: Sightings,
     events: u64,
+    /// The newest picture: running time, capture time in microseconds since 1970, and when it came.
     last_ns: i64,
+    last_us: Option<i64>,
     last_media: Instant,
+    /// Where the present recording begins.
+    since_us: Option<i64>,
+    trouble: Option<String>,
+    warned_unwatched: bool,
+    deaf: bool,
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, element: glib::WeakRef<NvrRecordSink>, ear: Option<Ear>) -> Self {
+    pub fn new(shared: Arc<Shared>, element: glib::WeakRef<NvrRecordSink>) -> Self {
+        let voice = Arc::new(Voice(element));
+        let cutter = Cutter::new(shared.clone(), voice.clone());
         Self {
             shared,
-            element,
+            voice,
             volume: None,
             guard: None,
             limits: Arc::default(),
-            ear,
+            ear: None,
             video: None,
             audio: None,
             segment: None,
@@ -130,11 +183,22 @@ impl Worker {
             kept: PreBuffer::default(),
             backoff: Backoff::limited(Duration::from_secs(5)),
             failing: None,
-            until_ns: i64::MIN,
+            trigger: Trigger::default(),
+            demand: None,
+            demand_ns: 0,
+            demand_us: 0,
+            cutter,
+            cause: Cause::default(),
+            owes: false,
             sightings: Sightings::new(),
             events: 0,
             last_ns: 0,
+            last_us: None,
             last_media: Instant::now(),
+            since_us: None,
+            trouble: None,
+            warned_unwatched: false,
+            deaf: false,
         }
     }
 
@@ -144,13 +208,23 @@ impl Worker {
         if let Err(trouble) = self.mount(&settings) {
             self.fail(&trouble);
         }
-        while let Some(items) = self.shared.inbox.take(TICK) {
+        while let Some(batch) = self.shared.inbox.take(TICK) {
             let settings = self.shared.settings.lock().clone();
             self.follow(&settings);
             self.listen(&settings);
-            self.work(items, &settings);
+            for notice in batch.notices {
+                self.notice(&notice, &settings);
+            }
+            self.heed(&settings);
+            self.work(batch.items, &settings);
+            self.save_due(&settings, false);
+            self.tell(&settings);
         }
         self.finish();
+        let settings = self.shared.settings.lock().clone();
+        self.heed(&settings);
+        self.save_due(&settings, true);
+        self.cutter.end();
     }
 
     fn work(&mut self, items: VecDeque<Item>, settings: &Settings) {
@@ -160,12 +234,12 @@ impl Worker {
                 Item::Unit(unit) => self.unit(unit, settings),
                 Item::End(seqnum) => {
                     self.finish();
-                    if let Some(element) = self.element.upgrade() {
-                        let eos = gst::message::Eos::builder().src(&element).seqnum(seqnum).build();
-                        let _ = element.post_message(eos);
-                    }
+                    self.voice.end(seqnum);
                 }
             }
+        }
+        if self.segment.is_some() && self.reason(settings).is_none() {
+            self.finish();
         }
         if self.last_media.elapsed() > IDLE
             && let Some(segment) = &mut self.segment
@@ -194,18 +268,103 @@ impl Worker {
         };
     }
 
+    /// Hears what the broker says was seen.
     fn listen(&mut self, settings: &Settings) {
-        let Some(ear) = &self.ear else { return };
-        let heard = ear.hear(now_us(), &mut self.sightings);
-        if heard == 0 {
-            return;
+        if !self.shared.listens(settings) {
+            self.ear = None;
+        } else if self.ear.is_none() && !self.deaf {
+            let observer = Arc::downgrade(&self.shared);
+            let opened = Ear::open(&settings.broker, settings.source_id, move |_| {
+                // An event has to reach a recorder that has nothing else to do.
+                if let Some(shared) = observer.upgrade() {
+                    shared.inbox.wake();
+                }
+            });
+            match opened {
+                Ok(ear) => self.ear = Some(ear),
+                Err(error) => {
+                    self.deaf = true;
+                    let id = settings.source_id;
+                    self.voice
+                        .warn(&format!("the recorder of camera {id} cannot listen to the broker: {error}"));
+                }
+            }
         }
-        self.shared.counters.events.fetch_add(heard, Ordering::Relaxed);
-        self.until_ns = self.last_ns.saturating_add(settings.post_buffer as i64 * 1_000_000_000);
-        self.events += heard;
-        if self.segment.is_some() {
+        let Some(heard) = self.ear.as_ref().and_then(|ear| ear.hear(now_us(), &mut self.sightings)) else {
+            return;
+        };
+        self.shared.counters.events.fetch_add(heard.events, Ordering::Relaxed);
+        self.events += heard.events;
+        for at_us in [heard.first_us, heard.last_us] {
+            self.trigger.seen(self.running_ns(at_us), post_ns(settings));
+        }
+        self.note_sightings();
+    }
+
+    /// A picture of the own graph has been looked at.
+    fn notice(&mut self, notice: &Notice, settings: &Settings) {
+        self.trigger.looked(notice.at_ns, notice.moved, post_ns(settings));
+        if !notice.detections.is_empty() {
+            self.shared.counters.events.fetch_add(1, Ordering::Relaxed);
+            self.events += 1;
+            notice.add_to(&mut self.sightings, now_us());
+            self.trigger.seen(notice.at_ns, post_ns(settings));
             self.note_sightings();
         }
+    }
+
+    /// The running time of a capture time, which other clocks may have given.
+    fn running_ns(&self, at_us: i64) -> i64 {
+        let ago_us = self.last_us.map_or(0, |last| last.saturating_sub(at_us));
+        self.last_ns - ago_us.saturating_mul(1000).clamp(0, JUMP_NS)
+    }
+
+    /// Takes over what others ask for.
+    fn heed(&mut self, settings: &Settings) {
+        let (demand, clips) = {
+            let mut asked = self.shared.asked.lock();
+            if asked.demand.as_ref().is_some_and(|demand| demand.is_over(steady_ns())) {
+                asked.demand = None;
+            }
+            (asked.demand.clone(), std::mem::take(&mut asked.clips))
+        };
+        if self.demand != demand {
+            if self.demand.is_none() {
+                self.demand_ns = self.last_ns;
+                self.demand_us = self.last_us.unwrap_or_else(now_us);
+            }
+            self.demand = demand;
+        }
+        for order in clips {
+            self.accept(order, settings);
+        }
+    }
+
+    fn accept(&mut self, order: clips::Order, settings: &Settings) {
+        let silent = self.last_media.elapsed();
+        let now_us = match self.last_us {
+            Some(last) if silent < clips::GRACE => last + silent.as_micros() as i64,
+            _ => now_us(),
+        };
+        let Some((name, from_us)) = self.cutter.accept(order, now_us, settings.source_id) else { return };
+        // What is only in memory goes into a file of its own, where it is found when the clip is made.
+        if self.segment.is_none() && !self.must_wait() && !self.kept.is_empty() {
+            self.cause = Cause { reason: Some(Reason::OnDemand), label: Some(name) };
+            let ago_us = self.last_us.map_or(0, |last| last.saturating_sub(from_us));
+            self.pour(Some(self.last_ns - ago_us.saturating_mul(1000)), settings);
+        }
+    }
+
+    /// Makes the clips whose end is on the disk, or that have waited for long enough; all of them at the end.
+    fn save_due(&mut self, settings: &Settings, all: bool) {
+        let written_us = match &self.segment {
+            Some(segment) => segment.written_us(),
+            None if self.failing.is_some() => i64::MIN,
+            None => self.last_us.unwrap_or(i64::MIN),
+        };
+        let volume =
+            self.volume.as_ref().ok_or_else(|| self.trouble.as_deref().unwrap_or("there is no disk"));
+        self.cutter.save_due(written_us, all, volume, settings.source_id);
     }
 
     /// Hands what was seen to the segment that is being written.
@@ -214,11 +373,7 @@ impl Worker {
         segment.events += std::mem::take(&mut self.events);
         for (class, seen) in std::mem::take(&mut self.sightings) {
             let none = Seen { count: 0, ..seen };
-            let known = segment.sightings.entry(class).or_insert(none);
-            known.first_us = known.first_us.min(seen.first_us);
-            known.last_us = known.last_us.max(seen.last_us);
-            known.count += seen.count;
-            known.confidence = known.confidence.max(seen.confidence);
+            segment.sightings.entry(class).or_insert(none).merge(&seen);
         }
     }
 
@@ -227,7 +382,7 @@ impl Worker {
             Medium::Video => {
                 let new = tracks::video(caps);
                 if new.is_none() {
-                    self.warn(&format!(
+                    self.voice.warn(&format!(
                         "such video cannot be recorded: {caps}; put h264parse or h265parse before"
                     ));
                 }
@@ -242,7 +397,7 @@ impl Worker {
                 let new = tracks::audio(caps);
                 if new.is_none() {
                     let name = caps.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
-                    self.warn(&format!(
+                    self.voice.warn(&format!(
                         "MP4 holds no {name}; the video is recorded without sound: set the camera to AAC or Opus"
                     ));
                 }
@@ -252,41 +407,113 @@ impl Worker {
         }
     }
 
+    /// Why what comes now is recorded; `None` where it is not.
+    fn reason(&self, settings: &Settings) -> Option<Reason> {
+        self.trigger
+            .reason(settings.mode.when(), self.demand.is_some(), self.last_ns)
+            .or_else(|| self.cutter.wants(self.last_us).then_some(Reason::OnDemand))
+    }
+
+    /// From where on what is in memory belongs to the recording, in running time.
+    fn begins_ns(&self, reason: Reason, settings: &Settings) -> Option<i64> {
+        let pre_ns = i64::from(settings.pre_buffer) * 1_000_000_000;
+        match reason {
+            _ if self.owes => None,
+            // What a clip wants was written when it was asked for.
+            Reason::OnDemand => self.demand.as_ref().map(|_| self.demand_ns - pre_ns),
+            Reason::Continuous => None,
+            Reason::Motion | Reason::Events => self.trigger.from_ns(reason).map(|from| from - pre_ns),
+        }
+    }
+
+    fn must_wait(&self) -> bool {
+        self.failing.is_some_and(|until| Instant::now() < until)
+    }
+
     fn unit(&mut self, unit: Unit, settings: &Settings) {
         self.last_media = Instant::now();
         if unit.medium == Medium::Video {
             self.last_ns = unit.pts_ns;
+            self.last_us = Some((unit.capture.unix_ns / 1000) as i64);
+            self.trigger.media(unit.pts_ns);
             if self.video.is_none() {
                 return;
             }
         } else if self.audio.is_none() {
             return;
         }
-        let wanted = match settings.mode {
-            Mode::Continuous => true,
-            Mode::Events => unit.pts_ns < self.until_ns,
-            Mode::Off => false,
-        };
-        if !wanted {
+        let Some(reason) = self.reason(settings) else {
+            if self.owes && !self.must_wait() {
+                self.pour(None, settings);
+            }
             self.finish();
             if settings.mode == Mode::Off {
                 self.kept.clear();
             } else {
-                self.keep(unit, settings, settings.pre_buffer as i64 * 1_000_000);
+                let span_us = i64::from(settings.pre_buffer) * 1_000_000 + LATE_NS / 1000;
+                self.keep(unit, settings, if self.owes { i64::MAX } else { span_us });
             }
             return;
-        }
-        if self.failing.is_some_and(|until| Instant::now() < until) {
-            self.keep(unit, settings, i64::MAX);
+        };
+        self.explain(reason, settings);
+        if self.must_wait() {
+            self.owe(unit, settings);
             return;
         }
         if self.segment.is_none() && !self.kept.is_empty() {
-            let waiting: Vec<_> = self.kept.drain().collect();
-            for unit in waiting {
-                self.put(unit, settings);
-            }
+            self.pour(self.begins_ns(reason, settings), settings);
         }
         self.put(unit, settings);
+    }
+
+    /// Notes why it is recorded. What was asked for stands before what happened by itself.
+    fn explain(&mut self, reason: Reason, settings: &Settings) {
+        if reason == Reason::Motion && !self.warned_unwatched && self.trigger.is_unwatched() {
+            self.warned_unwatched = true;
+            let id = settings.source_id;
+            self.voice.warn(&format!(
+                "nobody looks for motion in the pictures of camera {id}, so everything is recorded; lead them through \
+                 nvrmotion to the pad frames of the recorder"
+            ));
+        }
+        let label = match &self.demand {
+            _ if reason != Reason::OnDemand => None,
+            Some(demand) => demand.label.as_deref(),
+            None => self.cutter.first(),
+        };
+        if self.cause.reason == Some(reason) && self.cause.label.as_deref() == label {
+            return;
+        }
+        self.cause = Cause { reason: Some(reason), label: label.map(str::to_owned) };
+        let Some(segment) = &mut self.segment else { return };
+        let known = segment.cause.reason;
+        let better = known != self.cause.reason && known != Some(Reason::OnDemand);
+        let renamed = reason == Reason::OnDemand && segment.cause != self.cause;
+        if better || renamed {
+            segment.cause = self.cause.clone();
+            if reason == Reason::OnDemand {
+                segment.asked_us.get_or_insert((self.demand_us, self.demand_us));
+            }
+            self.note_open(settings.source_id);
+        }
+    }
+
+    /// Writes what waits in memory, from `from_ns` on.
+    fn pour(&mut self, from_ns: Option<i64>, settings: &Settings) {
+        if let Some(from_ns) = from_ns {
+            self.kept.trim(from_ns / 1000);
+        }
+        self.owes = false;
+        let waiting: Vec<_> = self.kept.drain().collect();
+        for unit in waiting {
+            self.put(unit, settings);
+        }
+    }
+
+    /// Keeps what was wanted until it can be written.
+    fn owe(&mut self, unit: Unit, settings: &Settings) {
+        self.owes = true;
+        self.keep(unit, settings, i64::MAX);
     }
 
     fn keep(&mut self, unit: Unit, settings: &Settings, span_us: i64) {
@@ -301,8 +528,8 @@ impl Worker {
     }
 
     fn put(&mut self, unit: Unit, settings: &Settings) {
-        if self.failing.is_some_and(|until| Instant::now() < until) {
-            self.keep(unit, settings, i64::MAX);
+        if self.must_wait() {
+            self.owe(unit, settings);
             return;
         }
         if let Some(segment) = &self.segment {
@@ -321,13 +548,18 @@ impl Worker {
             }
             if let Err(trouble) = self.begin(&unit, settings) {
                 self.fail(&trouble);
-                self.keep(unit, settings, i64::MAX);
+                self.owe(unit, settings);
                 return;
             }
         }
         let Some(segment) = &mut self.segment else { return };
         let written = unit.buffer.size() as u64;
         let (path, video) = (segment.path.clone(), unit.medium == Medium::Video);
+        if let Some((_, to_us)) =
+            segment.asked_us.as_mut().filter(|_| self.cause.reason == Some(Reason::OnDemand))
+        {
+            *to_us = (*to_us).max((unit.capture.unix_ns / 1000) as i64);
+        }
         match segment.push(unit) {
             Ok(()) => {
                 if video {
@@ -366,17 +598,20 @@ impl Worker {
             fragment_ns,
             settings.sync,
         );
-        let segment = made.map_err(|error| Trouble::Io { path: volume.root.clone(), error })?;
+        let mut segment = made.map_err(|error| Trouble::Io { path: volume.root.clone(), error })?;
         gst::debug!(CAT, "camera {}: {}", settings.source_id, segment.path.display());
         self.cut = false;
-        self.note(&segment, None, settings.source_id);
+        segment.cause = self.cause.clone();
+        if self.cause.reason == Some(Reason::OnDemand) {
+            segment.asked_us = Some((segment.start_us, segment.start_us));
+        }
+        self.since_us.get_or_insert(segment.start_us);
         self.segment = Some(segment);
         self.note_sightings();
+        self.note_open(settings.source_id);
         if self.failing.take().is_some() {
             self.backoff.reset();
-            self.say("recording", "", settings.source_id);
-        } else if self.shared.counters.segments.load(Ordering::Relaxed) == 0 {
-            self.say("recording", "", settings.source_id);
+            self.trouble = None;
         }
         self.shared.counters.segments.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -399,29 +634,30 @@ impl Worker {
         {
             segment.discard(&volume.root);
         }
-        self.note(segment, Some(segment.end_us()), source_id);
-        let Some(element) = self.element.upgrade() else { return };
-        let structure = gst::Structure::builder("nvr-segment")
-            .field("source-id", source_id)
-            .field("path", segment.path.display().to_string())
-            .field("start", segment.start_us as u64)
-            .field("end", segment.end_us() as u64)
-            .field("bytes", segment.bytes)
-            .field("frames", segment.frames)
-            .field("keyframes", segment.keyframes)
-            .field("events", segment.events)
-            .build();
-        let _ = element.post_message(gst::message::Element::builder(structure).src(&element).build());
+        self.note(segment, true, source_id);
+        self.voice.segment(segment, source_id);
     }
 
-    fn note(&self, segment: &SegmentFile, end_us: Option<i64>, source_id: u32) {
+    fn note_open(&self, source_id: u32) {
+        if let Some(segment) = &self.segment {
+            self.note(segment, false, source_id);
+        }
+    }
+
+    fn note(&self, segment: &SegmentFile, ended: bool, source_id: u32) {
         let (Some(volume), Some(guard)) = (&self.volume, &self.guard) else { return };
+        // Each note of what was seen is entered, so there is one, at the end.
+        let mut sightings = if ended { segment.sightings.clone() } else { Sightings::new() };
+        if let Some((first_us, last_us)) = segment.asked_us.filter(|_| ended) {
+            let asked = Seen { first_us, last_us: last_us.max(first_us), count: 1, confidence: 1.0 };
+            sightings.insert(ON_DEMAND.into(), asked);
+        }
         let entry = Entry {
             volume: volume.clone(),
             source_id,
             path: segment.path.clone(),
             start_us: segment.start_us,
-            end_us,
+            end_us: ended.then(|| segment.end_us()),
             clock: if segment.clock == Clock::Ntp { "ntp" } else { "arrival" },
             bytes: segment.bytes,
             frames: segment.frames,
@@ -429,10 +665,12 @@ impl Worker {
             audio: segment.audio.as_ref().map(|audio| audio.codec.to_owned()),
             width: u32::from(segment.video.track.width),
             height: u32::from(segment.video.track.height),
-            event_count: segment.events,
-            checksum: end_us.map(|_| segment.checksum.text()),
+            // Retention keeps what was asked for as it keeps events.
+            event_count: segment.events + u64::from(segment.asked_us.is_some()),
+            checksum: ended.then(|| segment.checksum.text()),
             tier: tiers::HOT,
-            sightings: segment.sightings.clone(),
+            sightings,
+            cause: segment.cause.clone(),
         };
         guard.keeper.send(Order::Note(Box::new(entry)));
     }
@@ -450,28 +688,49 @@ impl Worker {
         }
         let first = self.failing.is_none();
         self.failing = Some(Instant::now() + self.backoff.next_delay(0.0));
+        self.trouble = Some(trouble.to_string());
         let source_id = self.shared.settings.lock().source_id;
         if first {
-            self.warn(&format!("camera {source_id} is not recorded: {trouble}; {}", trouble.advice()));
-            self.say("failing", &trouble.to_string(), source_id);
+            self.voice.warn(&format!("camera {source_id} is not recorded: {trouble}; {}", trouble.advice()));
         } else {
             gst::info!(CAT, "camera {source_id} is still not recorded: {trouble}");
         }
     }
 
-    fn warn(&self, text: &str) {
-        if let Some(element) = self.element.upgrade() {
-            gst::element_warning!(element, gst::ResourceError::Write, ["{text}"]);
+    /// Says what has changed since the last time.
+    fn tell(&mut self, settings: &Settings) {
+        let doing = match (&self.failing, &self.segment) {
+            (Some(_), _) => Doing::Failing,
+            (None, Some(_)) => Doing::Recording,
+            (None, None) => Doing::Idle,
+        };
+        if doing != Doing::Recording {
+            self.since_us = None;
+        }
+        let report = Report {
+            doing,
+            reason: self.cause.reason.filter(|_| doing == Doing::Recording),
+            since_us: self.since_us,
+            demand: self.demand.clone(),
+            error: self.trouble.clone().filter(|_| doing == Doing::Failing),
+        };
+        let changed = {
+            let mut known = self.shared.report.lock();
+            // Each attempt may fail in words of its own; the first says what is wrong.
+            let same =
+                known.doing == Doing::Failing && doing == Doing::Failing && known.demand == report.demand;
+            let changed = !same && *known != report;
+            if changed {
+                *known = report.clone();
+            }
+            changed
+        };
+        if changed {
+            self.voice.state(&report, settings.source_id);
         }
     }
+}
 
-    fn say(&self, state: &str, reason: &str, source_id: u32) {
-        let Some(element) = self.element.upgrade() else { return };
-        let structure = gst::Structure::builder("nvr-record-state")
-            .field("source-id", source_id)
-            .field("state", state)
-            .field("reason", reason)
-            .build();
-        let _ = element.post_message(gst::message::Element::builder(structure).src(&element).build());
-    }
+fn post_ns(settings: &Settings) -> i64 {
+    i64::from(settings.post_buffer) * 1_000_000_000
 }

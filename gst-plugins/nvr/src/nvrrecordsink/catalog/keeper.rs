@@ -18,7 +18,7 @@ use super::super::tiers::{Mover, Tally, TierSettings};
 use super::super::volume::Volume;
 use super::super::worker::now_us;
 use super::reconcile::oldest_file;
-use super::{CatalogError, Oldest, Recording, Store};
+use super::{CatalogError, Cause, Oldest, Recording, Store};
 
 /// Orders that wait. A recorder gives two for a segment.
 const ORDERS: usize = 4096;
@@ -50,6 +50,7 @@ pub struct Entry {
     pub checksum: Option<String>,
     pub tier: &'static str,
     pub sightings: Sightings,
+    pub cause: Cause,
 }
 
 /// What a camera may keep, what a volume has to have free, and where recordings go from there.

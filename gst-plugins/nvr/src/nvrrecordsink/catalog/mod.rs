@@ -3,6 +3,9 @@
 //! An SQLite file in WAL mode, so that others may read while the recorder writes. Times are microseconds since 1970,
 //! UTC. [`Store`] is the file; [`Keeper`] is the thread that writes it for the elements of this process, in batches.
 
+mod cause;
+#[cfg(test)]
+mod figures;
 mod keeper;
 mod moves;
 mod reconcile;
@@ -13,10 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nvr_core::retention::Candidate;
+use nvr_core::segment::trigger::Reason;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use super::volume::Volume;
 
+pub use cause::Cause;
 pub(super) use keeper::{Attached, candidates, chosen};
 pub use keeper::{Entry, Guard, Keeper, Limits, Order};
 pub use moves::Move;
@@ -26,8 +31,9 @@ pub use reconcile::{Repairs, describe, repair_file};
 pub const FILE: &str = "catalog.db";
 
 /// Each entry takes the schema one version further. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[
-    "
+const MIGRATIONS: [&str; 3] = [FIRST, cause::MIGRATION, moves::MIGRATION];
+
+const FIRST: &str = "
     CREATE TABLE volumes (
         id          INTEGER PRIMARY KEY,
         identity    TEXT NOT NULL UNIQUE,
@@ -68,9 +74,7 @@ const MIGRATIONS: &[&str] = &[
         confidence   REAL NOT NULL
     ) STRICT;
     CREATE INDEX events_by_recording ON events (recording_id);
-",
-    moves::MIGRATION,
-];
+";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -115,6 +119,10 @@ pub struct Recording {
     pub tier: String,
     /// Of the first `bytes` bytes, as [`Checksum`](super::checksum::Checksum) writes it; `None` where nobody knows.
     pub checksum: Option<String>,
+    /// Why it was recorded; `None` where nobody noted it.
+    pub reason: Option<String>,
+    /// What the one who asked for it called it.
+    pub label: Option<String>,
 }
 
 impl Recording {
@@ -155,7 +163,7 @@ pub struct Event {
     pub confidence: f64,
 }
 
-/// From when to when a camera was recorded without a pause.
+/// From when to when a camera was recorded without a pause, for one reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Span {
     pub source_id: u32,
@@ -164,6 +172,7 @@ pub struct Span {
     pub segments: u64,
     pub bytes: u64,
     pub event_count: u64,
+    pub reason: Option<Reason>,
 }
 
 /// The catalogue's file.
@@ -174,7 +183,8 @@ pub struct Store {
 }
 
 const COLUMNS: &str = "r.id, r.source_id, v.identity, v.path, r.path, r.start_us, r.end_us, r.clock, r.bytes, \
-                       r.frames, r.codec, r.audio, r.width, r.height, r.event_count, r.tier, r.checksum";
+                       r.frames, r.codec, r.audio, r.width, r.height, r.event_count, \
+                       r.tier, r.checksum, r.reason, r.label";
 
 fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
     Ok(Recording {
@@ -195,6 +205,8 @@ fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
         event_count: row.get(14)?,
         tier: row.get(15)?,
         checksum: row.get(16)?,
+        reason: row.get("reason")?,
+        label: row.get("label")?,
     })
 }
 
@@ -316,7 +328,7 @@ impl Store {
         read().map_err(|error| self.fail(error))
     }
 
-    /// Stretches without a pause longer than `pause_us`.
+    /// Stretches without a pause longer than `pause_us`, each recorded for one reason.
     pub fn timeline(
         &self,
         source_id: u32,
@@ -327,7 +339,7 @@ impl Store {
         let mut spans: Vec<Span> = Vec::new();
         let read = |spans: &mut Vec<Span>| {
             let mut statement = self.db.prepare_cached(
-                "SELECT start_us, coalesce(end_us, start_us), bytes, event_count FROM recordings \
+                "SELECT start_us, coalesce(end_us, start_us), bytes, event_count, reason FROM recordings \
                  WHERE source_id = ?1 AND start_us < ?3 AND start_us >= coalesce((SELECT max(start_us) \
                  FROM recordings WHERE source_id = ?1 AND start_us <= ?2), ?2) ORDER BY start_us",
             )?;
@@ -335,17 +347,26 @@ impl Store {
             while let Some(row) = rows.next()? {
                 let (start_us, end_us): (i64, i64) = (row.get(0)?, row.get(1)?);
                 let (bytes, event_count): (u64, u64) = (row.get(2)?, row.get(3)?);
+                let reason = row.get_ref(4)?.as_str_or_null()?.and_then(Reason::of);
                 if end_us <= from_us {
                     continue;
                 }
                 match spans.last_mut() {
-                    Some(span) if start_us <= span.end_us + pause_us => {
+                    Some(span) if start_us <= span.end_us + pause_us && span.reason == reason => {
                         span.end_us = span.end_us.max(end_us);
                         span.segments += 1;
                         span.bytes += bytes;
                         span.event_count += event_count;
                     }
-                    _ => spans.push(Span { source_id, start_us, end_us, segments: 1, bytes, event_count }),
+                    _ => spans.push(Span {
+                        source_id,
+                        start_us,
+                        end_us,
+                        segments: 1,
+                        bytes,
+                        event_count,
+                        reason,
+                    }),
                 }
             }
             Ok(())
@@ -449,7 +470,7 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         "INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, frames, codec, audio, \
          width, height, event_count, checksum, tier) VALUES (?1, (SELECT id FROM volumes WHERE identity = ?2), ?3, \
          ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (volume_id, path) DO UPDATE SET \
-         end_us = ?5, bytes = ?7, frames = ?8, event_count = ?13, checksum = ?14",
+         end_us = ?5, bytes = ?7, frames = ?8, event_count = max(event_count, ?13), checksum = ?14",
     )?
     .execute(params![
         entry.source_id,
@@ -468,6 +489,7 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         entry.checksum,
         entry.tier,
     ])?;
+    cause::put(db, entry)?;
     for (class, seen) in &entry.sightings {
         db.prepare_cached(
             "INSERT INTO events (recording_id, class_name, first_us, last_us, count, confidence) SELECT r.id, ?3, \

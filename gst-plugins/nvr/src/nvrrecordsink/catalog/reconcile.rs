@@ -3,14 +3,15 @@
 //! never on the size of the archive.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use nvr_core::segment::mp4::{self, Medium};
+use nvr_core::segment::name;
 use nvr_core::segment::read::{self, Contents};
-use nvr_core::segment::{mp4::Medium, name};
 
 use super::keeper::Entry;
-use super::{CatalogError, Recording, Store};
+use super::{CatalogError, Cause, Recording, Store};
 use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::ear::Sightings;
 use crate::nvrrecordsink::tiers::HOT;
@@ -84,6 +85,7 @@ pub fn describe(
         checksum: None,
         tier,
         sightings: Sightings::new(),
+        cause: Cause::default(),
     })
 }
 
@@ -184,6 +186,8 @@ impl Store {
                                 let checksum = since.and_then(|_| checksum(&full, &found));
                                 self.write(&[Entry { checksum, ..entry }])?;
                                 done.entered += 1;
+                            } else if remove_begun(&volume.root.join(&path)) {
+                                done.removed += 1;
                             }
                         }
                         Err(error) => {
@@ -217,6 +221,18 @@ impl Store {
         };
         read().map_err(|error| self.fail(error))
     }
+}
+
+/// Removes a file that a recorder had begun and in which there is no picture yet: nothing, or what this recorder puts
+/// in front. The catalogue may not have heard of it; what begins otherwise is not ours, whatever its name.
+fn remove_begun(path: &Path) -> bool {
+    let ours = || {
+        let mut start = Vec::new();
+        fs::File::open(path)?.take(mp4::BRAND.len() as u64).read_to_end(&mut start)?;
+        // Some file systems know the length of what was never written.
+        Ok::<_, io::Error>(mp4::BRAND.starts_with(&start) || start.iter().all(|byte| *byte == 0))
+    };
+    ours().unwrap_or_default() && fs::remove_file(path).is_ok()
 }
 
 /// Names in a directory, in order; none where it cannot be read.

@@ -10,7 +10,7 @@ use super::mover::Shared;
 use super::round::Round;
 use super::step::{self, Step};
 use super::*;
-use crate::nvrrecordsink::catalog::{Attached, Entry, FILE, Limits, Oldest, Recording, Store};
+use crate::nvrrecordsink::catalog::{Attached, Cause, Entry, FILE, Limits, Oldest, Recording, Store};
 use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::ear::Sightings;
 use crate::nvrrecordsink::volume::{IDENTITY, Volume};
@@ -86,6 +86,7 @@ impl Tiers {
             checksum: Some(checksum.text()),
             tier: HOT,
             sightings: Sightings::new(),
+            cause: Cause::default(),
         };
         self.store().write(&[entry]).unwrap();
         path
