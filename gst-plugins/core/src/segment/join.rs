@@ -211,7 +211,7 @@ impl Plan {
         if lane.rows.first()?.pts >= self.shown {
             return None;
         }
-        let count = self.opening_rows(lane);
+        let count = opening_rows(lane);
         let pictures: Vec<_> = self
             .pieces
             .iter()
@@ -224,24 +224,11 @@ impl Plan {
         Some(Opening { track: lane.track.clone(), pictures, from })
     }
 
-    /// Up to a keyframe that nothing behind it is shown before.
-    fn opening_rows(&self, lane: &Lane) -> usize {
-        let mut least = i64::MAX;
-        let mut count = lane.rows.len();
-        for (at, row) in lane.rows.iter().enumerate().skip(1).rev() {
-            least = least.min(row.pts);
-            if row.key && row.pts <= least {
-                count = at;
-            }
-        }
-        count
-    }
-
     /// Puts pictures that were encoded anew, and lie one after the other in the part `part`, into the place of the
     /// opening. `entry` is their sample entry.
     pub fn replace_opening(&mut self, part: usize, entry: Vec<u8>, encoded: &[Encoded]) {
         let Some(lane) = self.lanes.first() else { return };
-        let count = self.opening_rows(lane);
+        let count = opening_rows(lane);
         let Some(lane) = self.lanes.first_mut() else { return };
         // Decoding times go on as those of the pictures behind, which may be decoded before they are shown.
         let next = lane.rows.get(count).copied();
@@ -527,4 +514,17 @@ mod tests {
         assert_eq!(plan.pieces.len(), 1);
         assert_eq!(durations(&plan.lanes[0].rows), [FRAME as u32]);
     }
+}
+
+/// Up to a keyframe that nothing behind it is shown before.
+fn opening_rows(lane: &Lane) -> usize {
+    let mut least = i64::MAX;
+    let mut count = lane.rows.len();
+    for (at, row) in lane.rows.iter().enumerate().skip(1).rev() {
+        least = least.min(row.pts);
+        if row.key && row.pts <= least {
+            count = at;
+        }
+    }
+    count
 }

@@ -269,7 +269,9 @@ pub(super) fn media(
             put_box(out, b"stbl", |out| {
                 put_full(out, b"stsd", 0, 0, |out| {
                     put32(out, entries.len() as u32);
-                    entries.iter().for_each(|entry| out.extend(*entry));
+                    for entry in entries {
+                        out.extend(*entry);
+                    }
                 });
                 tables(out);
             });
