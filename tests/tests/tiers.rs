@@ -13,7 +13,7 @@ use gstnvr::nvrrecordsink::catalog::{
     Cause, Entry, FILE, Guard, Keeper, Limits, Order, Recording, Store as Catalogue,
 };
 use gstnvr::nvrrecordsink::checksum::Checksum;
-use gstnvr::nvrrecordsink::tiers::{Archive, COLD, HOT, TierSettings, WARM};
+use gstnvr::nvrrecordsink::tiers::{Archive, COLD, HOT, Place, TierSettings, WARM};
 use gstnvr::nvrrecordsink::volume::{IDENTITY, Volume};
 use nvr_tests::plugin::PluginFolder;
 use nvr_tests::recorder::{Recorder, catalogue, contents, init, played, segments};
@@ -324,6 +324,40 @@ fn an_upload_that_a_power_cut_left_is_ended_at_the_next_start() {
     assert_eq!(Catalogue::open(&site.file()).unwrap().moves(CAMERA).unwrap(), []);
     assert!(site.volume.root.join(path).exists());
     assert_eq!(site.rows()[1].tier, HOT);
+}
+
+/// A server whose certificate nobody vouches for gets no request.
+#[test]
+fn a_store_has_to_prove_who_it_is() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    nvr_tests::mosquitto::certificates(folder.path()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = std::process::Command::new("openssl")
+        .args(["s_server", "-quiet", "-www", "-accept", &port.to_string()])
+        .arg("-cert")
+        .arg(folder.path().join("server.crt"))
+        .arg("-key")
+        .arg(folder.path().join("server.key"))
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let key = Store::credentials(folder.path(), SECRET);
+    let location = format!("s3:https://localhost:{port}/bucket");
+    let deadline = Instant::now() + TIMEOUT;
+    let error = loop {
+        let error = Place::open(&location, None, Some(&key)).unwrap_err().to_string();
+        // Until the server listens.
+        if !error.contains("cannot be reached") || Instant::now() > deadline {
+            break error;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(error.contains("certificate"), "{error}");
 }
 
 /// Another recorder's prefix, or a bucket that was emptied, is not what was recorded to.
