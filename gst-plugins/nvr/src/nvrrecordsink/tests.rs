@@ -214,8 +214,8 @@ fn motion_is_recorded_with_what_came_before_and_after() {
     rig.look(9.8, Some(true), &[]);
     rig.until(15.0);
     let segment = rig.segment();
-    // From the keyframe before two seconds before the motion to a second after the newest picture of then.
-    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(39_u64)), "{segment}");
+    // From the keyframe before two seconds before the motion to the one after a second after the newest of then.
+    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(40_u64)), "{segment}");
     assert_eq!(segment.get("reason"), Ok("motion"));
     let row = &rig.rows()[0];
     assert_eq!((row.reason.as_deref(), row.event_count), (Some("motion"), 1), "what was seen is noted too");
@@ -228,7 +228,7 @@ fn detections_of_the_own_graph_need_no_broker() {
     rig.look(9.8, None, &["person", "person", "car"]);
     rig.until(15.0);
     let segment = rig.segment();
-    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(39_u64)), "{segment}");
+    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(40_u64)), "{segment}");
     assert_eq!((segment.get("reason"), segment.get("events")), (Ok("events"), Ok(1_u64)));
     let folder = rig.folder.path().to_owned();
     rig.sink.set_state(gst::State::Null).unwrap();
@@ -307,6 +307,27 @@ fn what_is_asked_for_is_recorded_whatever_the_mode() {
     let seen = store.events(SOURCE, 0, i64::MAX).unwrap();
     assert_eq!((seen.len(), seen[0].class_name.as_str()), (1, "on_demand"), "{seen:?}");
     assert_eq!((seen[0].first_us - BASE, seen[0].last_us - BASE), (7_000_000, 11_900_000));
+}
+
+/// A second event right after the first misses nothing, and has nothing twice.
+#[test]
+fn what_ends_and_begins_again_is_whole() {
+    let mut rig = idle(&[("mode", "events")]);
+    for second in [10.0, 13.0, 16.0] {
+        rig.look(second, None, &["person"]);
+        rig.until(second + 2.7);
+        rig.segment();
+        rig.until(second + 3.0);
+    }
+    rig.look(19.0, None, &["person"]);
+    rig.until(19.5);
+    rig.state("recording");
+    let rows = rig.rows();
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert_eq!(rows.iter().map(|row| row.frames).sum::<u64>(), 115, "8 s to 19.5 s: {rows:?}");
+    for pair in rows.windows(2) {
+        assert_eq!(pair[0].end_us, Some(pair[1].start_us), "{rows:?}");
+    }
 }
 
 #[test]

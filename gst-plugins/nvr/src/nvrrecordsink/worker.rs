@@ -238,10 +238,12 @@ impl Worker {
                 }
             }
         }
-        if self.segment.is_some() && self.reason(settings).is_none() {
+        let silent = self.last_media.elapsed() > IDLE;
+        if (silent || settings.mode == Mode::Off) && self.segment.is_some() && self.reason(settings).is_none()
+        {
             self.finish();
         }
-        if self.last_media.elapsed() > IDLE
+        if silent
             && let Some(segment) = &mut self.segment
             && let Err(error) = segment.flush(None)
         {
@@ -443,6 +445,11 @@ impl Worker {
             return;
         }
         let Some(reason) = self.reason(settings) else {
+            // Up to the next keyframe: what follows can be kept from there on, and nothing lies between.
+            if self.segment.is_some() && !unit.key && settings.mode != Mode::Off {
+                self.put(unit, settings);
+                return;
+            }
             if self.owes && !self.must_wait() {
                 self.pour(None, settings);
             }
