@@ -89,7 +89,7 @@ fn nothing_goes_under_the_mount_point_of_a_disk_that_vanished() {
     let Some(disk) = Disk::new(24, &[]) else { return };
     let recorder = on_disk(&disk, "");
     recorder.segment();
-    disk.unmount().unwrap();
+    disk.pull().unwrap();
     recorder.state("failing");
     other_goes_on(&recorder);
     assert_eq!(fs::read_dir(disk.root()).unwrap().count(), 0, "recorded under the mount point");
@@ -231,7 +231,7 @@ fn a_tier_that_vanishes_is_waited_for() {
         }
     };
     moved(2);
-    warm.unmount().unwrap();
+    warm.pull().unwrap();
     let until = deadline();
     let before = recorder.stat("moved");
     let waiting = |rows: &[gstnvr::nvrrecordsink::catalog::Recording]| {
