@@ -23,8 +23,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import common  # noqa: E402
 
 GROUPS = {
-    "socket": "recvfrom recvmsg recvmmsg sendto sendmsg poll ppoll select pselect6 epoll_wait epoll_pwait",
-    "threads": "futex sched_yield clock_nanosleep nanosleep rt_sigprocmask rt_sigaction set_robust_list clone3 rseq exit",
+    "socket": "readv recvfrom clock_nanosleep nanosleep recvmsg recvmmsg sendto sendmsg poll ppoll select pselect6 epoll_wait epoll_pwait",
+    "threads": "futex sched_yield rt_sigprocmask rt_sigaction set_robust_list clone3 rseq exit",
     "file": "write pwrite64 writev pwritev fsync fdatasync open openat close lseek ftruncate fallocate flock fcntl "
     "newfstatat fstat stat lstat statx statfs mkdir rmdir unlink rename pread64 access getdents64",
     "memory": "mmap munmap mremap brk madvise mprotect",

@@ -101,7 +101,12 @@ fn times(file: &Path) -> Vec<f64> {
         &["-ignore_editlist", "1", "-select_streams", "v:0", "-show_entries", "frame=pts_time"],
     );
     let text = text.unwrap();
-    let mut times: Vec<f64> = text.lines().map(|line| line.trim_end_matches(',').parse().unwrap()).collect();
+    let mut times: Vec<f64> = text
+        .lines()
+        .map(|line| line.trim_end_matches(','))
+        .filter(|line| !line.is_empty())
+        .map(|line| line.parse().unwrap())
+        .collect();
     let first = times[0];
     times.iter_mut().for_each(|time| *time -= first);
     times

@@ -40,7 +40,11 @@ pub fn press(key: &str, pipeline: &gst::Pipeline) -> bool {
                 can
             });
             if switched.count() == 0 {
-                tracing::warn!(event = "instance.key", "this window has no full screen; waylandsink has");
+                tracing::warn!(
+                    event = "instance.key",
+                    "this window cannot fill the screen by itself: use the window manager's key for that, or start \
+                     with --output fullscreen (Wayland) or --output kms (no desktop)"
+                );
             }
         }
         other => tracing::debug!(key = other, "key without a meaning"),

@@ -236,10 +236,6 @@ impl Pen {
         self.typeface.draw(&mut self.canvas, (x, baseline), size, text, ink);
     }
 
-    fn right(&mut self, x: f32, baseline: f32, size: f32, text: &str, ink: Rgba) {
-        self.text(x - Typeface::width(text, size), baseline, size, text, ink);
-    }
-
     fn fill(&mut self, x: f64, y: u32, (width, height): (f64, u32), colour: Rgba) {
         self.canvas.fill((x.round() as i32, y as i32), (width.round().max(1.0) as u32, height), colour);
     }
@@ -292,7 +288,7 @@ pub fn draw(chart: &Chart<'_>) -> Canvas {
     let row_height = BAR + if lanes > 0 { lanes * LANE + 3 } else { 0 } + GAP;
     let widest = |texts: &mut dyn Iterator<Item = f32>| texts.fold(0.0_f32, f32::max);
     let names = widest(&mut rows.iter().map(|row| Typeface::width(&row.name, TEXT))).max(70.0);
-    let left = (MARGIN + names.min(220.0) + 16.0) as u32;
+    let left = (MARGIN + names.min(220.0) + 16.0).ceil() as u32 + 1;
     let right = (MARGIN + 74.0) as u32;
     let width = chart.width.clamp(MIN_WIDTH.max(left + right + 100), MAX_WIDTH);
     let to_us =
@@ -321,7 +317,7 @@ pub fn draw(chart: &Chart<'_>) -> Canvas {
         pen.fill(axis.x(at), top - 10, (1.0, bottom - top + 10), colour);
         centred(&mut pen, &axis, at, top as f32 - 18.0, &text, if midnight { INK } else { FAINT });
     }
-    pen.right(left as f32 - 16.0, top as f32 - 18.0, SMALL, "UTC", FAINT);
+    pen.text(MARGIN, top as f32 - 18.0, SMALL, "UTC", FAINT);
     for (number, row) in rows.iter().enumerate() {
         self::row(&mut pen, &axis, row, top + number as u32 * row_height, &classes, others);
     }
@@ -332,7 +328,7 @@ pub fn draw(chart: &Chart<'_>) -> Canvas {
             centred(&mut pen, &axis, at, y, &text, if midnight { INK } else { FAINT });
         }
         let zone = local.0.strftime("%Z").to_string();
-        pen.right(left as f32 - 16.0, y, SMALL, &zone, FAINT);
+        pen.text(MARGIN, y, SMALL, &zone, FAINT);
     }
     legend(&mut pen, rows, &classes, others, height as f32 - 22.0);
     pen.canvas

@@ -203,6 +203,21 @@ pub fn plan(parts: &[Part<'_>], from_us: i64, to_us: i64) -> Result<Plan, JoinEr
     Ok(Plan { lanes, pieces, from_us: us(shown), to_us: us(over), shown: shown - zero })
 }
 
+impl Lane {
+    /// Up to a keyframe that nothing behind it is shown before.
+    fn opening_rows(&self) -> usize {
+        let mut least = i64::MAX;
+        let mut count = self.rows.len();
+        for (at, row) in self.rows.iter().enumerate().skip(1).rev() {
+            least = least.min(row.pts);
+            if row.key && row.pts <= least {
+                count = at;
+            }
+        }
+        count
+    }
+}
+
 impl Plan {
     /// The pictures up to the second keyframe; `None` where the first one is shown as a whole, or where nothing but
     /// sound is left.
@@ -211,7 +226,7 @@ impl Plan {
         if lane.rows.first()?.pts >= self.shown {
             return None;
         }
-        let count = opening_rows(lane);
+        let count = lane.opening_rows();
         let pictures: Vec<_> = self
             .pieces
             .iter()
@@ -227,9 +242,8 @@ impl Plan {
     /// Puts pictures that were encoded anew, and lie one after the other in the part `part`, into the place of the
     /// opening. `entry` is their sample entry.
     pub fn replace_opening(&mut self, part: usize, entry: Vec<u8>, encoded: &[Encoded]) {
-        let Some(lane) = self.lanes.first() else { return };
-        let count = opening_rows(lane);
         let Some(lane) = self.lanes.first_mut() else { return };
+        let count = lane.opening_rows();
         // Decoding times go on as those of the pictures behind, which may be decoded before they are shown.
         let next = lane.rows.get(count).copied();
         let ahead = next.map_or(0, |row| row.pts - row.dts);
@@ -514,17 +528,4 @@ mod tests {
         assert_eq!(plan.pieces.len(), 1);
         assert_eq!(durations(&plan.lanes[0].rows), [FRAME as u32]);
     }
-}
-
-/// Up to a keyframe that nothing behind it is shown before.
-fn opening_rows(lane: &Lane) -> usize {
-    let mut least = i64::MAX;
-    let mut count = lane.rows.len();
-    for (at, row) in lane.rows.iter().enumerate().skip(1).rev() {
-        least = least.min(row.pts);
-        if row.key && row.pts <= least {
-            count = at;
-        }
-    }
-    count
 }
