@@ -77,7 +77,7 @@ mod tests {
             let read = Secrets::parse(text).unwrap();
             assert_eq!((read.key.key(), read.key.secret()), ("id", "se=cret"));
             assert_eq!((read.region.as_deref(), read.key.token()), (Some("r"), None));
-            assert!(!format!("{read:?}").contains("cret"));
+            assert!(!format!("{read:?}").contains("se=cret"));
         }
         let with_token = "aws_access_key_id=a\naws_secret_access_key=b\naws_session_token=c";
         assert_eq!(Secrets::parse(with_token).unwrap().key.token(), Some("c"));
