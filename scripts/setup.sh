@@ -58,7 +58,7 @@ if ! $runtime; then
     )
 fi
 if $dev; then
-    packages+=(mosquitto mosquitto-clients ffmpeg openssl procps)
+    packages+=(mosquitto mosquitto-clients ffmpeg openssl procps faketime e2fsprogs)
 fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
