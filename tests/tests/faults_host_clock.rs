@@ -66,10 +66,6 @@ fn play(camera: &str) {
     });
     pipeline.set_state(gst::State::Playing).unwrap();
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    pipeline.send_event(gst::event::Eos::new());
-    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(5), &kinds);
-    assert!(message.is_none_or(|message| message.type_() == gst::MessageType::Eos));
     let stats: gst::Structure = source.property("stats");
     let get = |name| stats.get::<u64>(name).unwrap();
     println!("end {} {} {}", get("connections"), get("clock-refused"), get("encoded-delivered"));
@@ -225,14 +221,18 @@ fn host_clock_step() {
 
     let mut files = Vec::new();
     segments(&folder.path().join("recordings"), &mut files);
-    let mut frames = 0;
+    let (mut frames, mut recorded_ns) = (0, 0);
     for file in &files {
         let contents = read::contents(&mut std::fs::File::open(file).unwrap()).unwrap();
         assert_eq!(contents.whole, contents.size, "{}", file.display());
-        let (count, lasts) = (contents.frames(), contents.duration_us());
+        let lasts = contents.duration_us();
         assert!((1..=12_000_000).contains(&lasts), "{}: {lasts} µs", file.display());
-        assert!((lasts / 40_000).abs_diff(count as i64) <= 2, "{}: {count} in {lasts} µs", file.display());
-        frames += count;
+        frames += contents.frames();
+        recorded_ns += i128::from(lasts) * 1000;
     }
-    assert_eq!(frames, recorded, "every unit is in one of {} files", files.len());
+    // No step is in the recordings, neither as a hole nor twice; 25 frames a second, however busy the machine.
+    let expected = i128::from(frames) * SECOND / 25;
+    assert!((recorded_ns - expected).abs() < 3 * SECOND, "{recorded_ns} ns of {expected}");
+    // What was on its way when they were counted may be in the last file.
+    assert!(frames.abs_diff(recorded) <= 5, "{frames} of {recorded} units in {} files", files.len());
 }
