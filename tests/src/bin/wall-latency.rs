@@ -64,7 +64,7 @@ struct Options {
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1080;
 /// First words of the line with the result.
-const RESULT: &str = "wall: ";
+const RESULT: &str = "measured: ";
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
@@ -120,6 +120,7 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         let streams = format!("0-{}", options.cameras.saturating_sub(1));
         let child = Command::new(&launch)
             .args(["processor", "--stream-server", &root, "--streams", &streams, "--broker", &broker])
+            .args(["--log-level", "warn"])
             .args(options.processor_with.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

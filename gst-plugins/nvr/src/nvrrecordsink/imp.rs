@@ -69,6 +69,7 @@ use parking_lot::Mutex;
 use super::Mode;
 use super::inbox::{Item, Unit};
 use super::notice::Notice;
+use super::tiers::TierSettings;
 use super::worker::{Shared, Worker, now_us};
 use crate::meta;
 use crate::mqtt::BrokerSettings;
@@ -107,6 +108,7 @@ pub struct Settings {
     pub max_bytes: u64,
     pub clips_max_bytes: u64,
     pub min_free: u64,
+    pub tiers: TierSettings,
     pub broker: BrokerSettings,
 }
 
@@ -130,6 +132,7 @@ impl Default for Settings {
             max_bytes: 0,
             clips_max_bytes: 4 << 30,
             min_free: 256 << 20,
+            tiers: TierSettings::default(),
             broker: BrokerSettings::default(),
         }
     }
@@ -393,7 +396,7 @@ fn properties() -> Vec<glib::ParamSpec> {
             "Bytes that this camera's clips may take, 0 for no limit; beyond, none is saved until some are removed",
             defaults.clips_max_bytes,
         ),
-        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take, 0 for no limit", 0),
+        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take in all tiers, 0 for no limit", 0),
         limit("min-free", "Free space", "Bytes of the volume that are kept free, at the cost of the oldest recordings", defaults.min_free),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
@@ -401,12 +404,13 @@ fn properties() -> Vec<glib::ParamSpec> {
             .read_only()
             .build(),
     ]);
+    list.extend(TierSettings::properties());
     list
 }
 
 impl Settings {
     fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if self.broker.set(value, pspec) {
+        if self.broker.set(value, pspec) || self.tiers.set(value, pspec) {
             return;
         }
         let text = || value.get::<Option<String>>().ok().flatten().filter(|text| !text.is_empty());
@@ -435,7 +439,7 @@ impl Settings {
     }
 
     fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
-        if let Some(value) = self.broker.get(pspec) {
+        if let Some(value) = self.broker.get(pspec).or_else(|| self.tiers.get(pspec)) {
             return value;
         }
         match pspec.name() {
@@ -709,6 +713,8 @@ impl NvrRecordSink {
             .field("reason", report.reason.map_or("", Reason::name))
             .field("buffered", get(&counters.buffered))
             .field("recording", counters.recording.load(Ordering::Relaxed))
+            .field("moved", get(&shared.tally.moved))
+            .field("move-errors", get(&shared.tally.failed))
             .build()
     }
 }

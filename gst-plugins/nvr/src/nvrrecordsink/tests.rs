@@ -8,7 +8,7 @@ use gst::prelude::*;
 use nvr_core::detection::{CaptureTime, Clock, Detection, FrameFacts};
 use nvr_core::geometry::Rect;
 
-use super::catalog::{FILE, Recording, Store};
+use super::catalog::{FILE, Oldest, Recording, Store};
 use super::{Clip, Doing, NvrRecordSink};
 use crate::meta;
 
@@ -302,7 +302,8 @@ fn what_is_asked_for_is_recorded_whatever_the_mode() {
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!((rows[0].reason.as_deref(), rows[0].label.as_deref()), (Some("on_demand"), Some("gate open")));
     // Kept like a recording with events, and shown among them.
-    assert!(store.oldest(&rows[0].volume, SOURCE, true, 9).unwrap().is_empty());
+    let plain = Oldest { volume: Some(&rows[0].volume), source_id: Some(SOURCE), plain: true };
+    assert!(store.oldest(&plain, 9).unwrap().is_empty());
     let seen = store.events(SOURCE, 0, i64::MAX).unwrap();
     assert_eq!((seen.len(), seen[0].class_name.as_str()), (1, "on_demand"), "{seen:?}");
     assert_eq!((seen[0].first_us - BASE, seen[0].last_us - BASE), (7_000_000, 11_900_000));
