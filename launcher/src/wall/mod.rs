@@ -17,8 +17,16 @@ glib::wrapper! {
 /// # Errors
 /// GStreamer refuses them.
 pub fn register() -> Result<(), glib::BoolError> {
+    // autovideosink tries what is there until something works. This one's library ends the whole process where there is
+    // no frame buffer, which is every machine without a display.
+    if let Some(sink) = gst::Registry::get().lookup_feature(DIRECTFB) {
+        sink.set_rank(gst::Rank::NONE);
+    }
     gst::Element::register(None, "nvrrtspsink", gst::Rank::NONE, NvrRtspSink::static_type())
 }
+
+/// The output for DirectFB.
+const DIRECTFB: &str = "dfbvideosink";
 
 /// Posted by `nvrcompositor` for keys that it has no use for.
 pub const KEY: &str = "nvr-compositor-key";

@@ -20,7 +20,7 @@
 //! What is asked for, by the commands `start_recording` and `save_clip` of `nvrcontrol`, is recorded whatever the mode,
 //! from `pre-buffer` seconds before on where they are in memory, which `off` does not keep. The catalogue has the
 //! reason, and the limits treat such recordings as those with events. Clips are joined from the segments and lie at
-//! `{location}/clips/{source-id}/{name}.mp4`; no limit removes them.
+//! `{location}/clips/{source-id}/{name}.mp4`; none is ever removed, and none is added beyond `clips-max-bytes`.
 //!
 //! One thread does all that touches the disk. A disk that is full, read-only, slow or gone is one warning; recording
 //! resumes by itself, what fits into `buffer-bytes` is written then, and neither the pipeline nor any other branch
@@ -106,6 +106,7 @@ pub struct Settings {
     pub max_age: u64,
     pub events_max_age: u64,
     pub max_bytes: u64,
+    pub clips_max_bytes: u64,
     pub min_free: u64,
     pub tiers: TierSettings,
     pub broker: BrokerSettings,
@@ -129,6 +130,7 @@ impl Default for Settings {
             max_age: 0,
             events_max_age: 0,
             max_bytes: 0,
+            clips_max_bytes: 4 << 30,
             min_free: 256 << 20,
             tiers: TierSettings::default(),
             broker: BrokerSettings::default(),
@@ -388,6 +390,12 @@ fn properties() -> Vec<glib::ParamSpec> {
             "Seconds after which recordings with events are removed, 0 as max-age",
             0,
         ),
+        limit(
+            "clips-max-bytes",
+            "Size limit of clips",
+            "Bytes that this camera's clips may take, 0 for no limit; beyond, none is saved until some are removed",
+            defaults.clips_max_bytes,
+        ),
         limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take in all tiers, 0 for no limit", 0),
         limit("min-free", "Free space", "Bytes of the volume that are kept free, at the cost of the oldest recordings", defaults.min_free),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
@@ -424,6 +432,7 @@ impl Settings {
             "max-age" => self.max_age = large(),
             "events-max-age" => self.events_max_age = large(),
             "max-bytes" => self.max_bytes = large(),
+            "clips-max-bytes" => self.clips_max_bytes = large(),
             "min-free" => self.min_free = large(),
             name => gst::error!(CAT, "no property {name} to set"),
         }
@@ -449,6 +458,7 @@ impl Settings {
             "max-age" => self.max_age.to_value(),
             "events-max-age" => self.events_max_age.to_value(),
             "max-bytes" => self.max_bytes.to_value(),
+            "clips-max-bytes" => self.clips_max_bytes.to_value(),
             "min-free" => self.min_free.to_value(),
             _ => pspec.default_value().clone(),
         }
