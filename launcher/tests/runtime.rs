@@ -329,6 +329,7 @@ const CAMERA: &str = r#"
 [params.uri]
 type = "string"
 scope = "camera"
+remote = true
 help = "h"
 [camera]
 launch = "nvrsrc name=camera source-id=${source_id} uri=${uri} ! fakesink name=out"

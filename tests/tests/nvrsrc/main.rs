@@ -3,6 +3,7 @@
 mod branches;
 mod codecs;
 mod player;
+mod seldom;
 
 use std::{
     net::TcpListener,

@@ -25,6 +25,7 @@ use super::imp::{CAT, Settings};
 use super::inbox::{Inbox, Item, Unit};
 use super::notice::Notice;
 use super::report::{Doing, Report, Voice};
+use super::tiers::{self, Tally};
 use super::tracks::{self, Recorded};
 use super::volume::{Volume, VolumeError};
 use super::{Mode, NvrRecordSink};
@@ -73,6 +74,7 @@ pub struct Shared {
     pub settings: Mutex<Settings>,
     pub inbox: Inbox,
     pub counters: Counters,
+    pub tally: Arc<Tally>,
     pub asked: Mutex<Asked>,
     pub report: Mutex<Report>,
     /// Whether pictures of the own graph may come.
@@ -263,6 +265,8 @@ impl Worker {
                 max_bytes: (settings.max_bytes > 0).then_some(settings.max_bytes),
             },
             min_free: settings.min_free,
+            tiers: settings.tiers.clone(),
+            tally: self.shared.tally.clone(),
         };
     }
 
@@ -670,6 +674,8 @@ impl Worker {
             height: u32::from(segment.video.track.height),
             // Retention keeps what was asked for as it keeps events.
             event_count: segment.events + u64::from(segment.asked_us.is_some()),
+            checksum: ended.then(|| segment.checksum.text()),
+            tier: tiers::HOT,
             sightings,
             cause: segment.cause.clone(),
         };

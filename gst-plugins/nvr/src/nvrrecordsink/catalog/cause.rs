@@ -34,6 +34,7 @@ mod tests {
     use super::super::{FILE, FIRST, Store};
     use super::*;
     use crate::nvrrecordsink::ear::Sightings;
+    use crate::nvrrecordsink::tiers::HOT;
     use crate::nvrrecordsink::volume::Volume;
 
     #[test]
@@ -69,6 +70,8 @@ mod tests {
             width: 640,
             height: 360,
             event_count: 0,
+            checksum: None,
+            tier: HOT,
             sightings: Sightings::new(),
             cause: Cause { reason: Some(Reason::Continuous), label: None },
         };
