@@ -49,17 +49,10 @@ struct Options {
     processor: bool,
     /// What the processor is told besides the cameras and the broker
     #[arg(long, default_value = "--model demo", allow_hyphen_values = true)]
-<<<<<<< HEAD
-    processor_args: String,
-    /// What the wall is told besides
-    #[arg(long, default_value = "", allow_hyphen_values = true)]
-    wall_args: String,
-=======
     processor_with: String,
     /// What the wall is told besides
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     wall_with: String,
->>>>>>> wall
     /// The launcher; where it is not given, the one beside this program
     #[arg(long)]
     launch: Option<PathBuf>,
@@ -118,11 +111,7 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         };
         let path = format!("/{id}");
         let uri = server.add_camera(&path, &Camera::TestSrc(source))?;
-<<<<<<< HEAD
-        root = uri.trim_end_matches(path.as_str()).into();
-=======
         uri.strip_suffix(&path).unwrap_or(&uri).clone_into(&mut root);
->>>>>>> wall
     }
     let this = std::env::current_exe()?;
     let _processor = if options.processor {
@@ -132,11 +121,7 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         let child = Command::new(&launch)
             .args(["processor", "--stream-server", &root, "--streams", &streams, "--broker", &broker])
             .args(["--log-level", "warn"])
-<<<<<<< HEAD
-            .args(options.processor_args.split_whitespace())
-=======
             .args(options.processor_with.split_whitespace())
->>>>>>> wall
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -146,11 +131,7 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         None
     };
     let mut wall = Command::new(&this);
-<<<<<<< HEAD
-    wall.args(["--wall", &root, "--broker", &broker, "--wall-args", &options.wall_args])
-=======
     wall.args(["--wall", &root, "--broker", &broker, "--wall-with", &options.wall_with])
->>>>>>> wall
         .args(["--cameras", &options.cameras.to_string(), "--seconds", &options.seconds.to_string()])
         .args(["--patience", &options.patience.to_string()])
         .args(options.processor.then_some("--processor"))
@@ -204,11 +185,7 @@ fn show(options: &Options, server: &str) -> anyhow::Result<()> {
         "--height",
         &height,
     ];
-<<<<<<< HEAD
-    arguments.extend(options.wall_args.split_whitespace());
-=======
     arguments.extend(options.wall_with.split_whitespace());
->>>>>>> wall
     let mut instance = Instance::new(plan(&arguments)?)?;
     let watch = Arc::new(Watch::default());
     observe(&instance, options.cameras as usize, &watch)?;
