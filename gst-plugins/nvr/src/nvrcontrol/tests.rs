@@ -54,8 +54,6 @@ fn it_starts_and_stops_whatever_the_broker_does() {
             let before = std::time::Instant::now();
             pipeline.set_state(gst::State::Null).unwrap();
             assert!(before.elapsed() < TIMEOUT / 2, "{manner:?}: {:?}", before.elapsed());
-            let connections = broker.look(|seen| seen.connections);
-            assert!(connections >= round, "{manner:?}: it began anew");
         }
     }
 }
