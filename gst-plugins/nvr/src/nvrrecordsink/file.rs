@@ -1,8 +1,11 @@
 //! One segment while it is written.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nvr_core::detection::Clock;
 use nvr_core::segment::mp4::{self, Medium, Run, Sample};
@@ -17,6 +20,11 @@ use super::tracks::{AUDIO, Recorded, VIDEO};
 /// A fragment is written at the latest when it is this large.
 const MAX_BYTES: usize = 4 << 20;
 const MAX_UNITS: usize = 2000;
+/// How many files may begin in the same microsecond.
+const NAMES: u32 = 1000;
+/// How often, and with what pauses, the lock of a new file is tried.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub struct SegmentFile {
@@ -264,22 +272,34 @@ fn lane(medium: Medium) -> usize {
 }
 
 /// A new file, locked for as long as it is open: whoever repairs leaves it alone.
-fn create(root: &Path, source_id: u32, start_us: i64) -> io::Result<(File, PathBuf)> {
-    for again in 0.. {
+pub fn create(root: &Path, source_id: u32, start_us: i64) -> io::Result<(File, PathBuf)> {
+    for again in 0..NAMES {
         let path = name::path(source_id, start_us, again);
         let full = root.join(&path);
         if let Some(folder) = full.parent() {
             fs::create_dir_all(folder)?;
         }
         match OpenOptions::new().write(true).create_new(true).open(&full) {
-            Ok(file) => {
-                // Some network file systems have no locks; one process records to a directory there.
-                let _ = file.try_lock();
-                return Ok((file, path));
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && again < 1000 => {}
+            Ok(file) if lock(&file) => return Ok((file, path)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // The folder was empty, and somebody removed it just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
     Err(ErrorKind::AlreadyExists.into())
+}
+
+/// Locks a new file. False where somebody took it for a leftover and removed it before.
+fn lock(file: &File) -> bool {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            // Whoever looks at it holds it for a moment.
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            // Some network file systems have no locks; one process records to a directory there.
+            _ => break,
+        }
+    }
+    file.metadata().map_or(true, |metadata| metadata.nlink() > 0)
 }
