@@ -3,15 +3,21 @@
 //! An SQLite file in WAL mode, so that others may read while the recorder writes. Times are microseconds since 1970,
 //! UTC. [`Store`] is the file; [`Keeper`] is the thread that writes it for the elements of this process, in batches.
 
+mod ages;
 mod cause;
 #[cfg(test)]
 mod figures;
 mod keeper;
+#[cfg(test)]
+mod keeping;
+mod leftovers;
 mod moves;
 #[cfg(test)]
 mod hostile;
 mod reconcile;
+mod room;
 mod rows;
+mod salvage;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -98,6 +104,13 @@ impl CatalogError {
     fn full(&self) -> bool {
         let Self::Sqlite { error, .. } = self else { return false };
         error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
+    /// Whether the file is no catalogue any more.
+    fn corrupt(&self) -> bool {
+        let Self::Sqlite { error, .. } = self else { return false };
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
     }
 
     /// Whether what was to be written is at fault, and nothing else.

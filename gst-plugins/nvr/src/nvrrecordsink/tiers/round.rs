@@ -10,7 +10,6 @@ use nvr_core::retention::{self, Candidate, Pace, Policy};
 
 use super::super::catalog::{Attached, CatalogError, Limits, Oldest, Recording, Store, candidates, chosen};
 use super::super::imp::CAT;
-use super::super::worker::now_us;
 use super::mover::{Breath, Shared};
 use super::step::{Step, Trouble, finish, remove, remove_old, settle_all};
 use super::{HOT, Place, PlaceError, TierSettings};
@@ -224,7 +223,7 @@ impl<'a> Round<'a> {
         let found = self.movable(store.oldest(&wanted, LOOK)?);
         let used = store.used(Some(volume), one.source_id)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-        let leaving = from.leaves.plan(&list, used, now_us());
+        let leaving = from.leaves.plan(&list, used, store.age_now_us());
         let mut leaving: Vec<_> = chosen(&found, &leaving).into_iter().cloned().collect();
         for recording in self.in_the_way(store, from, from.min_free, one, &limits.policy)? {
             if !leaving.iter().any(|other| other.id == recording.id) {
