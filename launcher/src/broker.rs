@@ -11,7 +11,10 @@ use std::{
 use clap::{Arg, ArgMatches, Command};
 use rumqttd::{Config, ConnectionSettings, RouterConfig, ServerSettings};
 
-use crate::cli::{CommandResult, Failure};
+use crate::{
+    cli::{CommandResult, Failure},
+    output::outln,
+};
 
 /// A running broker. It lives as long as the process: its library has no way to end it.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +128,7 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
             .map_err(Failure::failed)?;
     let broker = Broker::start(port)
         .map_err(|error| Failure { code: crate::process::START, message: error.to_string() })?;
-    println!("broker on {}", broker.uri());
+    outln!("broker on {}", broker.uri());
     signals.forever().next();
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod live;
 pub mod logging;
 pub mod models;
 pub mod orchestrate;
+mod output;
 pub mod process;
 mod recordings;
 pub mod redact;

@@ -60,9 +60,11 @@ fn refresh(
 
 /// One source in one line of text.
 pub fn line(source: &SourceStatus) -> String {
-    // Names come from files: what would move the cursor stays out.
-    let name: String = source.name.chars().filter(|c| !c.is_control()).take(24).collect();
-    let mut text = format!("{:>4} {name:<16} {:<12}", source.source_id, source.state);
+    // Names come from files, and errors from cameras: what would move the cursor stays out.
+    let clean =
+        |text: &str, most: usize| text.chars().filter(|c| !c.is_control()).take(most).collect::<String>();
+    let (name, state) = (clean(&source.name, 24), clean(&source.state, 24));
+    let mut text = format!("{:>4} {name:<16} {state:<12}", source.source_id);
     let mut add = |part: String| {
         let _ = write!(text, "  {part}");
     };
@@ -85,7 +87,7 @@ pub fn line(source: &SourceStatus) -> String {
         add(format!("{} reconnects", source.reconnects));
     }
     if let Some(error) = source.error.as_ref().filter(|_| source.state != "playing") {
-        add(error.lines().next().unwrap_or_default().to_owned());
+        add(clean(error.lines().next().unwrap_or_default(), 200));
     }
     text
 }
@@ -131,5 +133,17 @@ mod tests {
             line(&source)
                 .ends_with(" 25.0 fps    5.0/s analysed  3 detections  41 ms  0 dropped  1 reconnects")
         );
+    }
+
+    #[test]
+    fn an_error_of_a_camera_does_not_move_the_cursor() {
+        let source = SourceStatus {
+            state: "lo\x1b[2Jst".into(),
+            error: Some("\x1b]0;title\x07the server said \u{9b}2J404".into()),
+            ..Default::default()
+        };
+        let text = line(&source);
+        assert!(!text.contains(char::is_control), "{text:?}");
+        assert!(text.ends_with("]0;titlethe server said 2J404"), "{text:?}");
     }
 }

@@ -25,13 +25,14 @@ pub const FORCED: u8 = 130;
 /// The exit codes, for `--help`.
 pub const EXIT_CODES: &str = "Exit codes:
   0    as asked: stopped by a signal, every source came to its end, or the check found nothing
-  1    failed while running
+  1    failed while running; a download or the demo failed; an instance that ctl told did not carry it out
   2    wrong command line, graph file, site file or value
-  3    could not start: no model, no inference runtime, no camera branch
-  4    did not stop within 10 s
+  3    could not start: no model, no inference runtime, no camera branch, an instance id that is in use, no broker for ctl
+  4    did not stop within 10 s of being asked to
   130  stopped at once by a second SIGINT or SIGTERM";
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an orderly end may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// First SIGINT or SIGTERM: an orderly end. Second: the end.
 ///
@@ -84,4 +85,27 @@ pub fn tune_allocator() {
 pub fn readable_temporary(folder: &std::path::Path) -> std::io::Result<tempfile::NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EXIT_CODES;
+
+    #[test]
+    fn help_and_documentation_say_the_same_of_the_exit_codes() {
+        let page = include_str!("../../docs/ref/command-line.md").replace('`', "");
+        let (_, table) = page.split_once("| code | meaning |").unwrap();
+        let table = table.split("\n\n").next().unwrap();
+        let documented: Vec<Vec<&str>> = table
+            .lines()
+            .skip(2)
+            .map(|line| line.trim_matches(['|', ' ']).splitn(2, '|').map(str::trim).collect())
+            .collect();
+        let shown: Vec<Vec<&str>> = EXIT_CODES
+            .lines()
+            .skip(1)
+            .map(|line| line.trim().splitn(2, ' ').map(str::trim).collect())
+            .collect();
+        assert_eq!(shown, documented);
+    }
 }

@@ -5,6 +5,9 @@
 //! sent again and again at its own pace with timestamps that go on: nothing is decoded or encoded, and one thread
 //! paces every file of the server, so that twelve cameras cost little on the machine that is being measured.
 
+mod clip;
+mod pacer;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -13,22 +16,21 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use gst::{glib, prelude::*};
-use gst_app::{AppLeakyType, AppSink, AppSrc};
+use gst_app::{AppLeakyType, AppSrc};
 use gst_rtsp_server::prelude::*;
 use nvr_core::scene::SceneKind;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
+
+use clip::Clip;
+use pacer::{Feed, Feeds};
 
 /// How often sessions that went silent are looked for.
 const SESSION_CHECK: Duration = Duration::from_secs(2);
-/// A file that takes longer than this to split is not a sensible camera.
-const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
-/// Largest amount of video that one file may hold in memory.
-const CLIP_LIMIT: usize = 512 << 20;
 
 /// What a path of the server shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +195,7 @@ impl RtspServer {
                 let _ = context.with_thread_default(|| main_loop.run());
             }
         })?;
-        let feeds = Arc::new(Feeds { on_send: options.on_send.clone(), ..Feeds::default() });
+        let feeds = Arc::new(Feeds::new(options.on_send.clone()));
         let pacer = thread::Builder::new().name("rtsp-pacer".into()).spawn({
             let feeds = feeds.clone();
             move || feeds.run()
@@ -317,14 +319,7 @@ impl RtspServer {
                     }
                 }
             });
-            feeds.add(Feed {
-                source,
-                clip: clip.clone(),
-                mount: mount.clone(),
-                next: 0,
-                origin: None,
-                paused: paused.clone(),
-            });
+            feeds.add(Feed::new(source, clip.clone(), mount.clone(), paused.clone()));
         });
         Ok(())
     }
@@ -356,276 +351,6 @@ impl Drop for RtspServer {
 
 fn mount_path(path: &str) -> String {
     format!("/{}", path.trim_start_matches('/'))
-}
-
-/// The access units of a file, in decoding order, beginning with a keyframe.
-#[derive(Debug)]
-struct Clip {
-    caps: gst::Caps,
-    /// With presentation times from 0.
-    units: Vec<gst::Buffer>,
-    /// From one unit to the next.
-    interval: gst::ClockTime,
-}
-
-impl Clip {
-    fn load(file: &Path) -> anyhow::Result<Self> {
-        if !file.is_file() {
-            bail!("{}: no such file", file.display());
-        }
-        let pipeline = gst::Pipeline::new();
-        let loaded = Self::read(&pipeline, file);
-        // Nothing to do about a pipeline that does not stop: it is dropped next.
-        let _ = pipeline.set_state(gst::State::Null);
-        loaded.with_context(|| format!("{}: cannot be shown as a camera", file.display()))
-    }
-
-    fn read(pipeline: &gst::Pipeline, file: &Path) -> anyhow::Result<Self> {
-        let source = gst::ElementFactory::make("filesrc").property("location", file).build()?;
-        let parse = gst::ElementFactory::make("parsebin").build()?;
-        let sink = AppSink::builder()
-            .caps(&"video/x-h264, alignment=au; video/x-h265, alignment=au; image/jpeg".parse::<gst::Caps>()?)
-            .sync(false)
-            .build();
-        pipeline.add_many([&source, &parse])?;
-        source.link(&parse)?;
-        parse.connect_pad_added({
-            let (pipeline, sink) = (pipeline.downgrade(), sink.clone());
-            move |_, pad| {
-                let Some(pipeline) = pipeline.upgrade() else { return };
-                let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
-                let wanted = sink.parent().is_none()
-                    && caps.structure(0).is_some_and(|s| {
-                        ["video/x-h264", "video/x-h265", "image/jpeg"].contains(&s.name().as_str())
-                    });
-                // What is not linked is not read; the demuxer does without.
-                if !wanted {
-                    return;
-                }
-                // Where this fails, the file fails to load, which is reported.
-                if pipeline.add(&sink).is_ok()
-                    && sink.sync_state_with_parent().is_ok()
-                    && let Some(input) = sink.static_pad("sink")
-                {
-                    let _ = pad.link(&input);
-                }
-            }
-        });
-        let none = Arc::new(AtomicBool::new(false));
-        parse.connect_no_more_pads({
-            let (none, sink) = (none.clone(), sink.clone());
-            move |_| none.store(sink.parent().is_none(), Ordering::Relaxed)
-        });
-        pipeline.set_state(gst::State::Playing)?;
-
-        let bus = pipeline.bus().context("a pipeline without a bus")?;
-        let deadline = Instant::now() + LOAD_TIMEOUT;
-        let (mut caps, mut units, mut bytes) = (None, Vec::new(), 0);
-        loop {
-            if let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(20)) {
-                caps = caps.or_else(|| sample.caps_owned());
-                if let Some(buffer) = sample.buffer_owned() {
-                    bytes += buffer.size();
-                    if !units.is_empty() || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
-                        units.push(buffer);
-                    }
-                }
-                if bytes > CLIP_LIMIT {
-                    bail!("more than {} MB of video; cut it shorter", CLIP_LIMIT >> 20);
-                }
-                continue;
-            }
-            // The sink answers at once while it is not started, and the end is announced once it is empty.
-            let wait = gst::ClockTime::from_mseconds(5);
-            let message = bus.timed_pop_filtered(wait, &[gst::MessageType::Error, gst::MessageType::Eos]);
-            match message.as_ref().map(|message| message.view()) {
-                Some(gst::MessageView::Error(error)) => bail!("{}", error.error()),
-                Some(_) => break,
-                None => {}
-            }
-            if none.load(Ordering::Relaxed) {
-                bail!("no H.264, H.265 or JPEG video in it");
-            }
-            if Instant::now() > deadline {
-                bail!("could not be read within {LOAD_TIMEOUT:?}");
-            }
-        }
-        let caps = caps.context("no video in it")?;
-        let first = units.iter().filter_map(|unit| unit.pts()).min();
-        let last = units.iter().filter_map(|unit| unit.pts()).max();
-        let (Some(first), Some(last)) = (first, last) else { bail!("its frames have no timestamps") };
-        let count = units.len() as u64;
-        let interval =
-            if count > 1 { (last - first) / (count - 1) } else { gst::ClockTime::from_mseconds(200) };
-        if interval.is_zero() {
-            bail!("its frames all have the same timestamp");
-        }
-        let units = units
-            .into_iter()
-            .enumerate()
-            .map(|(i, mut unit)| {
-                let buffer = unit.make_mut();
-                let pts = buffer.pts().map_or(interval * i as u64, |pts| pts.saturating_sub(first));
-                buffer.set_pts(pts);
-                buffer.set_dts(gst::ClockTime::NONE);
-                buffer.unset_flags(gst::BufferFlags::DISCONT);
-                unit
-            })
-            .collect();
-        Ok(Self { caps, units, interval })
-    }
-
-    fn payloader(&self) -> anyhow::Result<&'static str> {
-        let name = self.caps.structure(0).map(|s| s.name().as_str()).unwrap_or_default();
-        Ok(match name {
-            "video/x-h264" => "rtph264pay config-interval=-1",
-            // Files may say `hev1`, which the payloader does not take.
-            "video/x-h265" => "h265parse ! rtph265pay config-interval=-1",
-            "image/jpeg" => "rtpjpegpay",
-            other => bail!("{other} cannot be sent over RTSP"),
-        })
-    }
-
-    /// The `n`th unit of the endless repetition, with its presentation time from the start of all.
-    fn unit(&self, n: u64) -> Option<gst::Buffer> {
-        let count = self.units.len() as u64;
-        let mut unit = self.units.get(usize::try_from(n % count).ok()?)?.clone();
-        let offset = self.interval * (n - n % count);
-        let buffer = unit.make_mut();
-        buffer.set_pts(buffer.pts().map(|pts| pts + offset));
-        if n > 0 && n.is_multiple_of(count) {
-            buffer.set_flags(gst::BufferFlags::DISCONT);
-        }
-        Some(unit)
-    }
-}
-
-/// One file on its way to the clients of one path.
-struct Feed {
-    source: AppSrc,
-    clip: Arc<Clip>,
-    mount: Arc<str>,
-    next: u64,
-    /// Open until the media plays.
-    origin: Option<Origin>,
-    paused: Arc<AtomicBool>,
-}
-
-/// When a unit was due: here, and in the media's running time.
-#[derive(Clone, Copy)]
-struct Origin {
-    unit: u64,
-    here: Instant,
-    there: gst::ClockTime,
-}
-
-/// Everything that the pacing thread sends.
-#[derive(Default)]
-struct Feeds {
-    state: Mutex<(Vec<Feed>, bool)>,
-    wake: Condvar,
-    on_send: Option<SendHook>,
-}
-
-/// An access unit that is to be sent now.
-struct Due {
-    source: AppSrc,
-    unit: gst::Buffer,
-    mount: Arc<str>,
-    number: u64,
-}
-
-impl Feeds {
-    /// How often a media that does not play yet is looked at.
-    const RETRY: Duration = Duration::from_millis(5);
-    const IDLE: Duration = Duration::from_hours(1);
-
-    fn add(&self, feed: Feed) {
-        self.state.lock().0.push(feed);
-        self.wake.notify_one();
-    }
-
-    fn remove(&self, source: &AppSrc) {
-        self.state.lock().0.retain(|feed| feed.source != *source);
-    }
-
-    fn stop(&self) {
-        self.state.lock().1 = true;
-        self.wake.notify_one();
-    }
-
-    fn run(&self) {
-        let mut due: Vec<Due> = Vec::new();
-        loop {
-            {
-                let mut state = self.state.lock();
-                loop {
-                    if state.1 {
-                        return;
-                    }
-                    let now = Instant::now();
-                    let next = state.0.iter_mut().map(|feed| feed.collect(now, &mut due)).min();
-                    if !due.is_empty() {
-                        break;
-                    }
-                    self.wake.wait_for(&mut state, next.unwrap_or(Self::IDLE));
-                }
-            }
-            for Due { source, unit, mount, number } in due.drain(..) {
-                // Before it goes, so that nobody can have the frame earlier than the hook knew of it.
-                if let Some(SendHook(hook)) = &self.on_send {
-                    hook(&mount, number);
-                }
-                // Flushing means that the last client has left; the feed goes when the media says so.
-                let _ = source.push_buffer(unit);
-            }
-        }
-    }
-}
-
-impl Feed {
-    /// A media that was paused has lost time; more than this and its frames would be sent too late or too early.
-    const DRIFT: gst::ClockTime = gst::ClockTime::from_mseconds(500);
-
-    /// Takes what is due; returns how long until something is.
-    fn collect(&mut self, now: Instant, due: &mut Vec<Due>) -> Duration {
-        // Before it plays, a media may have a clock and no base time, and thus a running time of days.
-        let running =
-            self.source.current_running_time().filter(|_| self.source.current_state() == gst::State::Playing);
-        let Some(running) = running else {
-            self.origin = None;
-            return Feeds::RETRY;
-        };
-        let origin = self.origin.filter(|origin| {
-            let expected = origin.there + gst::ClockTime::try_from(now - origin.here).unwrap_or_default();
-            running.absdiff(expected) < Self::DRIFT
-        });
-        let origin = origin.unwrap_or(Origin { unit: self.next, here: now, there: running });
-        self.origin = Some(origin);
-        let interval = self.clip.interval;
-        let at = |n: u64| origin.here + Duration::from(interval * (n - origin.unit));
-        if self.paused.load(Ordering::Relaxed) {
-            // The camera's clock goes on while it sends nothing.
-            while at(self.next) <= now {
-                self.next += 1;
-            }
-        }
-        while at(self.next) <= now {
-            if let Some(mut unit) = self.clip.unit(self.next) {
-                let buffer = unit.make_mut();
-                let before = interval * origin.unit;
-                buffer.set_pts(buffer.pts().map(|pts| (pts + origin.there).saturating_sub(before)));
-                due.push(Due {
-                    source: self.source.clone(),
-                    unit,
-                    mount: self.mount.clone(),
-                    number: self.next,
-                });
-            }
-            self.next += 1;
-        }
-        at(self.next).saturating_duration_since(now)
-    }
 }
 
 #[cfg(test)]

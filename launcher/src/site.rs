@@ -68,6 +68,22 @@ impl Site {
         Ok(Self::parse(&path.display().to_string(), &text, folder, env)?)
     }
 
+    /// Reads a site file to check it on a machine whose environment may be another: a variable that is missing stands
+    /// for some text, and where it is the whole of a value for some address, which any text may be.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_to_check(path: &Path) -> Result<Self, SiteError> {
+        let lookup = |name: &str, whole: bool| {
+            let unset = if whole { "rtsp://unset" } else { "unset" };
+            Some(std::env::var(name).unwrap_or_else(|_| unset.into()))
+        };
+        let text =
+            fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Ok(Self::read(&path.display().to_string(), &text, folder, &lookup)?)
+    }
+
     /// Reads the text of a site file.
     ///
     /// # Errors
@@ -78,6 +94,10 @@ impl Site {
         folder: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Problems> {
+        Self::read(file, text, folder, &|name, _| env(name))
+    }
+
+    fn read(file: &str, text: &str, folder: &Path, env: &Env<'_>) -> Result<Self, Problems> {
         let mut collector = Collector::new(file);
         let document = match Document::parse(text) {
             Ok(document) => document,
@@ -118,10 +138,13 @@ impl Site {
     }
 }
 
+/// Looks up an environment variable, which may be the whole of a value or a part of it.
+type Env<'a> = dyn Fn(&str, bool) -> Option<String> + 'a;
+
 struct Reader<'a> {
     text: &'a str,
     folder: &'a Path,
-    env: &'a dyn Fn(&str) -> Option<String>,
+    env: &'a Env<'a>,
     collector: Collector,
 }
 
@@ -265,7 +288,7 @@ impl Reader<'_> {
 }
 
 /// Puts `${env:NAME}` and `${file:/path}` in. What they give is not looked at again.
-fn expand(text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn expand(text: &str, folder: &Path, env: &Env<'_>) -> Result<String, String> {
     let mut result = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {
@@ -274,7 +297,10 @@ fn expand(text: &str, folder: &Path, env: &dyn Fn(&str) -> Option<String>) -> Re
         let end = after.find('}').ok_or("\"${\" is never closed with \"}\"")?;
         let reference = &after[..end];
         if let Some(name) = reference.strip_prefix("env:") {
-            result.push_str(&env(name).ok_or_else(|| format!("environment variable {name:?} is not set"))?);
+            let whole = text.len() == reference.len() + 3;
+            result.push_str(
+                &env(name, whole).ok_or_else(|| format!("environment variable {name:?} is not set"))?,
+            );
         } else if let Some(path) = reference.strip_prefix("file:") {
             let path = folder.join(path);
             let fail = |error: std::io::Error| format!("cannot read secret file {}: {error}", path.display());

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -78,6 +79,19 @@ fn the_shipped_graphs_and_samples_pass_the_check() {
     assert!(code == 0 && out.contains("right, with 4 cameras"), "{out}{err}");
 }
 
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    for args in
+        [&["list"][..], &["models"], &["completion", "bash"], &["graph", "processor"], &["check", "wall"]]
+    {
+        let mut child = nvr(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Nobody reads: as `| head` when it has its lines.
+        drop(child.stdout.take());
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        assert_eq!(status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+    }
+}
+
 const WRONG: &str = r#"summary = "s"
 kind = "k"
 [params.rate]
@@ -113,6 +127,16 @@ fn a_check_finds_everything_at_once_with_lines() {
             assert!(err.contains(part), "{part}\n{err}");
         }
     }
+}
+
+#[test]
+fn a_site_file_whose_addresses_are_in_the_environment_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = "broker = \"${env:NVR_TEST_BROKER}\"\n[[cameras]]\nid = 1\nuri = '${env:NVR_TEST_URI}'\n\
+                [[cameras]]\nid = 2\nuri = \"rtsp://a:${env:NVR_TEST_PASSWORD}@host/2\"\n";
+    let path = file(folder.path(), "site.toml", site);
+    let (code, out, err) = output(&["check", &path]);
+    assert!(code == 0 && out.contains("a site file, right"), "{out}{err}");
 }
 
 #[test]
@@ -243,6 +267,26 @@ fn a_second_signal_ends_it_at_once() {
     running.wait_for("instance.draining");
     running.signal("-INT");
     assert_eq!(running.code(), 130);
+}
+
+#[test]
+fn a_signal_is_heard_while_the_broker_does_not_answer() {
+    let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("mqtt://{}", broker.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "{}\n[graph]\nlaunch = \"nvrcontrol instance-id=${{instance_id}} broker={url}\"\n",
+        IDLE.trim_end()
+    );
+    let path = file(folder.path(), "claims.toml", &text);
+    let running = start(&[&path, "--log-format", "json"]);
+    // The instance asks whether its name is free, and nobody answers.
+    let _connection = broker.accept().unwrap();
+    running.signal("-INT");
+    let Running { child, lines } = running;
+    let said: Vec<String> = lines.iter().collect();
+    assert_eq!(Running { child, lines }.code(), 0);
+    assert!(!said.iter().any(|line| line.contains("source.starting")), "{said:#?}");
 }
 
 #[test]

@@ -121,6 +121,7 @@ help = "h"
 type = "string"
 default = "/dev/zero"
 live = true
+remote = true
 scope = "camera"
 help = "h"
 [params.fixed]
@@ -187,6 +188,13 @@ fn a_change_that_fails_leaves_everything_as_it_was() {
     }
     let source = running.source(1).unwrap();
     assert_ne!(source.state, "failed", "{source:?}");
+    // The first camera's branch does not start with it: the second one's was never touched.
+    let other = running.bin(1).unwrap();
+    let message = running.handle.set(None, changes("location", Value::Text("/nonexistent/file".into())));
+    assert!(message.is_err_and(|message| message.contains("nonexistent")));
+    assert_eq!(running.bin(1).unwrap(), other);
+    assert!(running.handle.stop(), "nothing is too full for that");
+    assert!(!running.handle.stop(), "it is ending already");
     assert_eq!(running.stop(), Outcome::Finished);
 }
 
@@ -225,6 +233,137 @@ fn branches_come_and_go_in_a_shared_graph() {
     assert!(threads() < before + 40, "{before} threads became {}", threads());
     running.handle.restart(Some(0)).unwrap();
     wait_for("camera 0 to be back", || running.source(0).filter(|source| source.state == "starting"));
+    assert_eq!(running.stop(), Outcome::Finished);
+}
+
+/// An element that takes a second to stop, as one does that finishes a file.
+mod slow {
+    use std::{
+        collections::BTreeSet,
+        sync::{LazyLock, Mutex},
+        thread,
+        time::Duration,
+    };
+
+    use gst::{glib, prelude::*, subclass::prelude::*};
+
+    /// The branches whose element has stopped.
+    pub static STOPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+    #[derive(Debug, Default)]
+    pub struct Slow;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Slow {
+        const NAME: &'static str = "TestSlow";
+        type Type = Element;
+        type ParentType = gst::Element;
+    }
+
+    impl ObjectImpl for Slow {}
+    impl GstObjectImpl for Slow {}
+    impl ElementImpl for Slow {
+        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+            static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+                gst::subclass::ElementMetadata::new("Slow", "Generic", "Stops slowly", "Test")
+            });
+            Some(&METADATA)
+        }
+
+        fn change_state(
+            &self,
+            transition: gst::StateChange,
+        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+            if transition == gst::StateChange::ReadyToNull {
+                thread::sleep(Duration::from_secs(1));
+                let branch = self.obj().parent().map(|parent| parent.name().to_string());
+                STOPPED.lock().unwrap().extend(branch);
+            }
+            self.parent_change_state(transition)
+        }
+    }
+
+    glib::wrapper! {
+        pub struct Element(ObjectSubclass<Slow>) @extends gst::Element, gst::Object;
+    }
+
+    pub fn register() {
+        gst::init().unwrap();
+        gst::Element::register(None, "testslow", gst::Rank::NONE, Element::static_type()).unwrap();
+    }
+}
+
+#[test]
+fn the_end_waits_for_a_branch_that_is_being_stopped() {
+    slow::register();
+    let graph = "[camera]\nlaunch = \"videotestsrc is-live=true ! fakesink testslow name=slow\"\n";
+    let running = Running::start(plan(graph, 2, &[])).unwrap();
+    running.handle.remove_stream(1).unwrap();
+    assert_eq!(running.stop(), Outcome::Finished);
+    let stopped: Vec<String> = slow::STOPPED.lock().unwrap().iter().cloned().collect();
+    assert_eq!(stopped, ["camera-0", "camera-1"], "its last file would have been cut off");
+}
+
+#[test]
+fn what_belongs_to_all_cameras_and_cannot_change_is_refused() {
+    let graph = r#"
+[params.sleep]
+type = "int"
+default = 0
+live = true
+help = "h"
+[camera]
+launch = "videotestsrc is-live=true ! queue ! mix."
+[graph]
+launch = "funnel name=mix ! identity name=pace sleep-time=${sleep} ! fakesink async=false"
+"#;
+    let running = Running::start(plan(graph, 1, &[])).unwrap();
+    let message = running.handle.set(None, changes("sleep", Value::Int(5))).unwrap_err();
+    assert!(message.contains("shared part"), "{message}");
+    assert_eq!(running.pipeline.by_name("pace").unwrap().property::<u32>("sleep-time"), 0);
+    assert_eq!(running.stop(), Outcome::Finished);
+}
+
+const CAMERA: &str = r#"
+[params.uri]
+type = "string"
+scope = "camera"
+help = "h"
+[camera]
+launch = "nvrsrc name=camera source-id=${source_id} uri=${uri} ! fakesink name=out"
+"#;
+
+/// A control plane announces a change of state because of the very message that the instance has yet to read. What it
+/// is told then must not be the state of before: nothing would correct it.
+#[test]
+fn a_status_asked_for_because_of_a_message_knows_what_the_message_says() {
+    gst::init().unwrap();
+    gstnvr::plugin_register_static().unwrap();
+    let running = Running::start(plan(CAMERA, 1, &[(Some(0), "uri", "testsrc:")])).unwrap();
+    let bus = running.pipeline.bus().unwrap();
+    bus.enable_sync_message_emission();
+    let (told, states) = std::sync::mpsc::channel();
+    let handle = running.handle.clone();
+    // Called before the message is on the bus.
+    let watch = bus.connect_sync_message(None, move |_, message| {
+        let Some(said) = message.structure().filter(|s| s.name() == "nvr-source-state") else { return };
+        let (id, state) = (said.get::<u32>("source-id").unwrap(), said.get::<String>("state").unwrap());
+        let snapshot = handle.snapshot().unwrap();
+        let source = snapshot.sources.into_iter().find(|source| source.source_id == id);
+        let _ = told.send((id, state, source));
+    });
+    let values = Values::from_iter([("uri".to_owned(), Value::Text("testsrc:".into()))]);
+    running.handle.add_stream(Camera { id: 7, name: "Gate".into() }, values).unwrap();
+    loop {
+        let (id, said, source) = states.recv_timeout(PATIENCE).expect("camera 7 plays");
+        let source = source.unwrap();
+        assert_eq!((source.state, source.error), (said.clone(), None), "camera {id}");
+        if id == 7 && said == "playing" {
+            break;
+        }
+    }
+    bus.disconnect(watch);
+    bus.disable_sync_message_emission();
     assert_eq!(running.stop(), Outcome::Finished);
 }
 

@@ -23,10 +23,10 @@ COLUMNS = 4
 
 
 def cameras(count, seconds, end):
-    """Live cameras without a decoder, each followed by `end`."""
+    """Live cameras without a decoder, each followed by `end`. Their pictures cost nothing to make: one, again and again."""
     source = (
-        f"videotestsrc is-live=true pattern=ball num-buffers={seconds * FPS} ! "
-        f"video/x-raw,format=I420,width=640,height=360,framerate={FPS}/1"
+        "videotestsrc pattern=smpte num-buffers=1 ! video/x-raw,format=I420,width=640,height=360 ! "
+        f"imagefreeze is-live=true num-buffers={seconds * FPS} ! video/x-raw,framerate={FPS}/1"
     )
     return " ".join(f"{source} ! {end(n)}" for n in range(count))
 

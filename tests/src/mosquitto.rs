@@ -31,7 +31,7 @@ pub enum Access {
     MutualTls,
     /// As `config/mosquitto.conf` has it, on another port.
     Sample,
-    /// Users `camera`, `control` and `viewer`, with the rights that `config/mosquitto-acl` gives them.
+    /// Users `camera`, `wall`, `control` and `viewer`, with the rights that `config/mosquitto-acl` gives them.
     Acl,
 }
 
@@ -191,7 +191,7 @@ impl Mosquitto {
             Access::Password | Access::Acl => {
                 let file = self.path("passwords");
                 fs::write(&file, "")?;
-                for user in ["camera", "control", "viewer"] {
+                for user in ["camera", "wall", "control", "viewer"] {
                     let mut command = Command::new("mosquitto_passwd");
                     command.arg("-b").arg(&file).args([user, PASSWORD]);
                     call(command)?;

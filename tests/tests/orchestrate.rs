@@ -1,6 +1,6 @@
 //! The care home as it ships, from end to end: real processes, a real broker, drawn cameras.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
 use nvr_core::command::{State, Status};
 use nvr_tests::{
@@ -132,4 +132,42 @@ fn a_fall_in_room_2_gets_an_instance_of_its_own_and_the_other_rooms_lose_no_fram
     orchestrator.signal("TERM");
     assert_eq!(orchestrator.wait(), Some(0), "{}", orchestrator.log());
     operator.state(NORMAL, State::Stopped);
+}
+
+#[test]
+fn an_interrupt_from_the_terminal_ends_every_instance_in_order() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("small.toml");
+    fs::write(
+        &graph,
+        "summary = \"s\"\nkind = \"k\"\n[params.broker]\ntype = \"uri\"\nhelp = \"h\"\n\
+         [graph]\nlaunch = \"nvrcontrol instance-id=${instance_id} broker=${broker}\"\n\
+         [camera]\nlaunch = \"videotestsrc is-live=true ! fakesink\"\n",
+    )
+    .unwrap();
+    let rules = folder.path().join("rules.toml");
+    let text =
+        format!("[instances.one]\nid = \"one\"\ngraph = {:?}\nalways = true\n", graph.to_str().unwrap());
+    fs::write(&rules, text).unwrap();
+    let state = folder.path().join("state");
+    let args = [
+        "orchestrate",
+        rules.to_str().unwrap(),
+        "--broker",
+        &broker.url(),
+        "--state",
+        state.to_str().unwrap(),
+    ];
+    let mut command = launcher(env!("CARGO_BIN_EXE_launch"), &args);
+    // As a shell starts it: the leader of the group that Ctrl-C goes to.
+    command.process_group(0);
+    let mut operator = Operator::new(&broker.url(), &[]);
+    let mut orchestrator = Process::start(command);
+    operator.state("one", State::Running);
+    let group = format!("-{}", orchestrator.id());
+    assert!(Command::new("kill").args(["-s", "INT", "--", &group]).status().unwrap().success());
+    // The last status of an instance that was cut off would be its last will.
+    operator.state("one", State::Stopped);
+    assert_eq!(orchestrator.wait(), Some(0), "{}", orchestrator.log());
 }

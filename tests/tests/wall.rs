@@ -1,7 +1,10 @@
 //! What the wall looks like, next to pictures that a person has looked at: by structural similarity, so that another
 //! rounding is no failure. With `NVR_WRITE_GOLDEN=1` the pictures are written anew; look at them before they are kept.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use gst::prelude::*;
@@ -9,7 +12,11 @@ use nvr_core::{
     frame::{ColorMatrix, ColorRange, FrameMut, PixelFormat, PlaneMut},
     scene::{Moment, Scene, SceneConfig, SceneKind},
 };
-use nvr_tests::{data, picture::Picture};
+use nvr_tests::{
+    data,
+    mosquitto::{Access, Mosquitto},
+    picture::Picture,
+};
 
 /// More than the slowest machine needs; reached only where something is broken.
 const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(60);
@@ -260,6 +267,53 @@ fn a_custom_layout_in_portrait_with_every_fit() -> anyhow::Result<()> {
         camera(3, (640, 360), NV12, "::fit=stretch ::column=1 ::row=2"),
     ];
     check("custom", &wall((480, 720), "layout=custom columns=2", &cameras, 0)?)
+}
+
+/// The broker is killed while boxes come, and is back later: pictures go on all the while, and so do boxes then.
+#[test]
+fn a_wall_goes_on_without_its_broker() -> anyhow::Result<()> {
+    let Some(mut broker) = Mosquitto::start(Access::Open) else { return Ok(()) };
+    nvr_launch_elements();
+    let url = broker.url();
+    let pipeline = gst::parse::launch(&format!(
+        "nvrtestsrc objects=4 ! video/x-raw,width=320,height=180,framerate=25/1 ! tee name=camera \
+         camera. ! queue ! nvrmqttsink broker={url} source-id=3 \
+         camera. ! queue ! nvroverlay name=boxes broker={url} source-id=3 \
+            ! nvrcompositor name=wall sink_0::source-id=3 \
+            ! video/x-raw,width=320,height=180,framerate=25/1 ! appsink name=out max-buffers=1 drop=true sync=false"
+    ))?
+    .downcast::<gst::Pipeline>()
+    .expect("a pipeline");
+    let element = |name: &str| pipeline.by_name(name).with_context(|| format!("{name} is missing"));
+    let (boxes, wall) = (element("boxes")?, element("wall")?);
+    let tile = wall.static_pad("sink_0").context("the tile")?;
+    let out = element("out")?.downcast::<gst_app::AppSink>().expect("an appsink");
+    let number = |object: &gst::glib::Object, field: &str| -> u64 {
+        object.property::<gst::Structure>("stats").get(field).unwrap_or(0)
+    };
+    let (events, shown) = (|| number(boxes.upcast_ref(), "events"), || number(tile.upcast_ref(), "shown"));
+    let connected = || boxes.property::<gst::Structure>("stats").get::<bool>("connected") == Ok(true);
+    // Looks at the wall until something is true. Nothing waits longer than for the next picture.
+    let until = |what: &str, done: &dyn Fn() -> bool| -> anyhow::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE.seconds());
+        while !done() {
+            anyhow::ensure!(Instant::now() < deadline, "{what} did not happen");
+            out.try_pull_sample(PATIENCE).with_context(|| format!("the wall stands still before {what}"))?;
+        }
+        Ok(())
+    };
+    pipeline.set_state(gst::State::Playing)?;
+    until("the first boxes", &|| events() > 5)?;
+    broker.kill();
+    until("the loss of the broker", &|| !connected())?;
+    let (silent, before) = (events(), shown());
+    until("a hundred pictures without a broker", &|| shown() >= before + 100)?;
+    let offline = tile.property::<gst::Structure>("stats").get::<bool>("offline");
+    assert_eq!(offline, Ok(false), "the camera is there");
+    broker.restart();
+    until("boxes again", &|| events() > silent + 5)?;
+    pipeline.set_state(gst::State::Null)?;
+    Ok(())
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod rate;
 pub mod retention;
 pub mod scale;
 pub mod scene;
+pub mod secret;
 pub mod segment;
 pub mod slots;
 pub mod times;

@@ -11,6 +11,7 @@ use super::{CommandResult, Failure, init_gstreamer, load};
 use crate::{
     check::check_graph,
     graph::{Graph, SHIPPED},
+    output::outln,
     runtime::Instance,
     site::Site,
     values::{CommandLine, Plan},
@@ -41,7 +42,7 @@ pub(super) fn run(matches: &ArgMatches) -> CommandResult {
     let config = matches.get_one::<PathBuf>("config");
     for file in matches.get_many::<String>("file").into_iter().flatten() {
         match check_file(file, config.map(PathBuf::as_path)) {
-            Ok(what) => println!("{file}: {what}, right"),
+            Ok(what) => outln!("{file}: {what}, right"),
             Err(message) => problems.push(message),
         }
     }
@@ -78,8 +79,7 @@ fn is_site_file(file: &str) -> bool {
 /// Whether a graph can be built with a site file. Environment variables that it names may be missing on the
 /// machine that checks it.
 fn check_site(path: &Path, graph: Graph) -> Result<(), String> {
-    let env = |name: &str| Some(std::env::var(name).unwrap_or_else(|_| "unset".into()));
-    let site = Site::load(path, &env).map_err(|error| error.to_string())?;
+    let site = Site::load_to_check(path).map_err(|error| error.to_string())?;
     let plan = Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default())
         .map_err(|error| error.to_string())?;
     Instance::new(plan).and_then(|mut instance| instance.build_all()).map_err(|error| error.to_string())

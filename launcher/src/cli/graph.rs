@@ -8,6 +8,7 @@ use gst::prelude::*;
 use super::{CommandResult, Failure, init_gstreamer, run::parse};
 use crate::{
     graph::{Kind, Value},
+    output::outln,
     redact::redact,
     runtime::Instance,
     values::Plan,
@@ -33,7 +34,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
     let args = matches.get_many::<OsString>("args").into_iter().flatten().cloned();
     Ok(parse(&name, args, "nvr-launch graph")?.and_then(|invocation| {
         init_gstreamer()?;
-        println!("{}", dot(invocation.plan).map_err(Failure::usage)?);
+        outln!("{}", dot(invocation.plan).map_err(Failure::usage)?);
         Ok(())
     }))
 }
@@ -63,7 +64,7 @@ fn without_credentials(text: &str) -> String {
             if url.set_username("").is_err() || url.set_password(None).is_err() {
                 return "***".into();
             }
-            url.into()
+            redact(url.as_str()).into_owned()
         }
         _ => redact(text).into_owned(),
     }

@@ -12,7 +12,9 @@ use gst::glib;
 use crate::{
     diagnostics::hint,
     graph::{Graph, GraphError, SHIPPED},
+    output::{out, outln},
     process,
+    runtime::StartError,
 };
 
 /// Why a command ended without success, and with which code.
@@ -30,6 +32,15 @@ impl Failure {
 
     pub fn failed(message: impl Display) -> Self {
         Self { code: process::FAILED, message: message.to_string() }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Configuration(message) => Self::usage(message),
+            StartError::Start(message) => Self { code: process::START, message },
+        }
     }
 }
 
@@ -168,7 +179,7 @@ pub(crate) fn init_gstreamer() -> Result<(), Failure> {
 
 fn completion(matches: &ArgMatches) {
     if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
-        print!("{}", completion_script(*shell));
+        out!("{}", completion_script(*shell));
     }
 }
 
@@ -187,7 +198,7 @@ fn completion_script(shell: clap_complete::Shell) -> String {
 fn list() -> CommandResult {
     for shipped in SHIPPED {
         let graph = Graph::parse(shipped.name, shipped.text).map_err(Failure::failed)?;
-        println!("{:<12} {}", shipped.name, graph.summary);
+        outln!("{:<12} {}", shipped.name, graph.summary);
     }
     Ok(())
 }

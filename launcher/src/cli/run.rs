@@ -11,6 +11,7 @@ use crate::{
     graph::{Graph, Kind, Param, Scope},
     live,
     logging::{self, Format},
+    output::outln,
     process,
     runtime::{Instance, Outcome, StartError},
     site::Site,
@@ -19,7 +20,7 @@ use crate::{
 };
 
 const ABOUT_VALUES: &str = "Values come from, weakest first: the graph file, the site file (--config), NVR_* environment \
-variables, the command line.";
+variables, the command line. [live]: changes while it runs. [local]: no command from the broker gives it.";
 
 /// The flags of a graph.
 pub(crate) fn command(graph: &Graph, name: String) -> Command {
@@ -128,6 +129,9 @@ fn flag(param: &Param) -> Arg {
     }
     if param.live {
         help.push_str(" [live]");
+    }
+    if !param.remote {
+        help.push_str(" [local]");
     }
     if param.kind != Kind::Fragment {
         let _ = write!(help, " [env: {}]", param.env());
@@ -251,16 +255,9 @@ fn check_only(invocation: Invocation) -> CommandResult {
     check_graph(&invocation.plan.graph).map_err(Failure::usage)?;
     let name = invocation.plan.graph.name.clone();
     let cameras = invocation.plan.cameras.len();
-    Instance::new(invocation.plan).and_then(|mut instance| instance.build_all()).map_err(start_failure)?;
-    println!("{name}: right, with {cameras} camera{}", if cameras == 1 { "" } else { "s" });
+    Instance::new(invocation.plan).and_then(|mut instance| instance.build_all()).map_err(Failure::from)?;
+    outln!("{name}: right, with {cameras} camera{}", if cameras == 1 { "" } else { "s" });
     Ok(())
-}
-
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Configuration(message) => Failure::usage(message),
-        StartError::Start(message) => Failure { code: process::START, message },
-    }
 }
 
 fn start(invocation: Invocation) -> CommandResult {
@@ -270,19 +267,20 @@ fn start(invocation: Invocation) -> CommandResult {
     let graph = invocation.plan.graph.clone();
     // What cannot be built is explained by the check: it knows lines and nearest names.
     let mut instance = Instance::new(invocation.plan)
-        .map_err(|error| check_graph(&graph).map_or_else(Failure::usage, |()| start_failure(error)))?;
+        .map_err(|error| check_graph(&graph).map_or_else(Failure::usage, |()| error.into()))?;
     process::stop_on_signals(instance.handle()).map_err(|error| Failure {
         code: process::START,
         message: format!("signals cannot be handled: {error}"),
     })?;
     live::show(&mut instance, lines);
     let control = Control::attach(&instance);
-    control.claim().map_err(start_failure)?;
+    control.claim()?;
+    if instance.handle().is_stopping() {
+        return Ok(());
+    }
     instance.start().map_err(|error| match error {
-        StartError::Configuration(_) => {
-            check_graph(&graph).map_or_else(Failure::usage, |()| start_failure(error))
-        }
-        StartError::Start(_) => start_failure(error),
+        StartError::Configuration(_) => check_graph(&graph).map_or_else(Failure::usage, |()| error.into()),
+        StartError::Start(_) => error.into(),
     })?;
     control.ready();
     match instance.run() {

@@ -138,12 +138,18 @@ fn transact(handle: &Handle, pipeline: &gst::Pipeline, edits: Vec<Edit>) -> Resu
     if let Some(watch) = watch
         && let Err(error) = watch.settle(&applied.models, LOAD)
     {
-        return Err(match handle.restore(applied.before) {
+        // A camera that is still being taken down cannot be built again beside itself.
+        let back = await_removed(handle, &removed).and_then(|()| handle.restore(applied.before));
+        return Err(match back {
             Ok(()) => error,
             Err(again) => format!("{error}; and going back failed: {again}"),
         });
     }
-    let gone = |id: &u32| removed.contains(id);
+    await_removed(handle, &removed)
+}
+
+/// Waits until the elements of these cameras are gone, but for those that have come back.
+fn await_removed(handle: &Handle, removed: &[u32]) -> Result<(), String> {
     if removed.is_empty() {
         return Ok(());
     }
@@ -152,7 +158,7 @@ fn transact(handle: &Handle, pipeline: &gst::Pipeline, edits: Vec<Edit>) -> Resu
         .map(|inspection| inspection.plan.cameras.iter().map(|camera| camera.id).collect())
         .unwrap_or_default();
     wait(handle, "the camera's elements are still stopping", |source| {
-        gone(&source.source_id) && !stays.contains(&source.source_id)
+        removed.contains(&source.source_id) && !stays.contains(&source.source_id)
     })
 }
 

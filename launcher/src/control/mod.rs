@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     redact::redact,
-    runtime::{Instance, StartError},
+    runtime::{Handle, Instance, StartError},
 };
 
 /// How long the broker may take to say whether the instance's name is free.
@@ -28,6 +28,7 @@ const CLAIM: Duration = Duration::from_secs(5);
 pub struct Control {
     elements: Vec<NvrControl>,
     bus: Option<gst::Bus>,
+    handle: Handle,
     ready: Arc<AtomicBool>,
 }
 
@@ -63,11 +64,11 @@ impl Control {
                 Some(text.to_value())
             });
         }
-        Self { elements, bus: pipeline.bus(), ready }
+        Self { elements, bus: pipeline.bus(), handle: instance.handle(), ready }
     }
 
     /// Claims the instance's name, before any camera is connected. Where the broker does not answer, the instance
-    /// starts without.
+    /// starts without; where it is asked to stop meanwhile, nothing is waited for.
     ///
     /// # Errors
     /// Another process has the name, or the element cannot be started.
@@ -76,10 +77,16 @@ impl Control {
         for element in &self.elements {
             let started = element.set_state(gst::State::Ready).is_ok();
             let until = std::time::Instant::now() + CLAIM;
-            loop {
+            while !self.handle.is_stopping() {
                 let left = until.saturating_duration_since(std::time::Instant::now());
                 let wait = gst::ClockTime::from_nseconds(left.as_nanos() as u64);
-                let types = [gst::MessageType::Element, gst::MessageType::Error];
+                // An application's message wakes: the instance may have been asked to stop.
+                let types = [
+                    gst::MessageType::Element,
+                    gst::MessageType::Error,
+                    gst::MessageType::Warning,
+                    gst::MessageType::Application,
+                ];
                 match bus.timed_pop_filtered(wait, &types).as_ref().map(|message| message.view()) {
                     Some(gst::MessageView::Error(error)) => {
                         let _ = element.set_state(gst::State::Null);
@@ -89,6 +96,10 @@ impl Control {
                         } else {
                             StartError::Configuration(text)
                         });
+                    }
+                    // Nobody else reads the bus yet, and the element says it once.
+                    Some(gst::MessageView::Warning(warning)) => {
+                        warn!(event = "instance.warning", "{}", redact(warning.error().message()));
                     }
                     Some(gst::MessageView::Element(message)) => {
                         let structure = message.structure().filter(|s| s.name() == IDENTITY_MESSAGE);

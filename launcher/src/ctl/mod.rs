@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{CommandResult, Failure, init_gstreamer},
+    output::outln,
     process,
     site::Site,
 };
@@ -337,7 +338,7 @@ fn watch(client: &mut Client, to: &[String], json: bool) -> CommandResult {
         match client.next(Duration::from_hours(1)) {
             Some(Event::Status(status)) if wanted(&status.instance_id) => show::status_line(&status, json),
             Some(Event::Ack(ack)) if wanted(&ack.instance_id) => show::ack_line(&ack, json),
-            Some(Event::Cleared(id)) if wanted(&id) && !json => println!("{id}: has another name now"),
+            Some(Event::Cleared(id)) if wanted(&id) && !json => outln!("{id}: has another name now"),
             Some(Event::Disconnected(why)) => eprintln!("nvr-launch: {why}"),
             _ => {}
         }

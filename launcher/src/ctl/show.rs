@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use nvr_core::command::{Ack, Status};
 use serde_json::{Value, json};
 
+use crate::output::{out, outln};
+
 type Answers = BTreeMap<String, Result<Ack, String>>;
 
 fn clean(text: &str) -> String {
@@ -34,11 +36,11 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 pub fn statuses(statuses: &BTreeMap<String, Status>, answers: &Answers, json: bool) {
     if json {
         for status in statuses.values() {
-            println!("{}", serde_json::to_string(status).unwrap_or_default());
+            outln!("{}", serde_json::to_string(status).unwrap_or_default());
         }
         return;
     }
-    print!("{}", status_table(statuses, answers));
+    out!("{}", status_table(statuses, answers));
 }
 
 fn status_table(statuses: &BTreeMap<String, Status>, answers: &Answers) -> String {
@@ -89,7 +91,7 @@ fn uptime(seconds: u64) -> String {
 pub fn metrics(metrics: &BTreeMap<String, Value>, json: bool) {
     if json {
         for value in metrics.values() {
-            println!("{value}");
+            outln!("{value}");
         }
         return;
     }
@@ -113,7 +115,7 @@ pub fn metrics(metrics: &BTreeMap<String, Value>, json: bool) {
         }
     }
     let head = ["INSTANCE", "CPU %", "MEMORY", "CAMERA", "FPS", "DETECTIONS", "INFERENCE ms", "LATENCY ms"];
-    print!("{}", table(&head, &rows));
+    out!("{}", table(&head, &rows));
 }
 
 pub fn answers(answers: &Answers, json: bool) {
@@ -123,7 +125,7 @@ pub fn answers(answers: &Answers, json: bool) {
                 Ok(ack) => serde_json::to_value(ack).unwrap_or_default(),
                 Err(error) => json!({ "instance_id": id, "ack_status": "error", "error": error }),
             };
-            println!("{line}");
+            outln!("{line}");
         }
         return;
     }
@@ -141,7 +143,7 @@ pub fn answers(answers: &Answers, json: bool) {
     } else {
         "ERROR"
     };
-    print!("{}", table(&["INSTANCE", "ANSWER", head], &rows));
+    out!("{}", table(&["INSTANCE", "ANSWER", head], &rows));
 }
 
 /// What an answer brought to light, in a line.
@@ -172,7 +174,7 @@ fn brought(result: &Value) -> String {
 
 pub fn status_line(status: &Status, json: bool) {
     if json {
-        println!("{}", serde_json::to_string(status).unwrap_or_default());
+        outln!("{}", serde_json::to_string(status).unwrap_or_default());
         return;
     }
     let mut line =
@@ -196,19 +198,19 @@ pub fn status_line(status: &Status, json: bool) {
     if let Some(error) = &status.error {
         let _ = write!(line, "  {}", clean(error));
     }
-    println!("{line}");
+    outln!("{line}");
 }
 
 pub fn ack_line(ack: &Ack, json: bool) {
     if json {
-        println!("{}", serde_json::to_string(ack).unwrap_or_default());
+        outln!("{}", serde_json::to_string(ack).unwrap_or_default());
         return;
     }
     let status = match &ack.error {
         Some(error) => format!("error: {}", clean(error)),
         None => format!("{:?}", ack.ack_status).to_lowercase(),
     };
-    println!("{}  {}  {}: {status}", clean(&ack.timestamp), clean(&ack.instance_id), clean(&ack.command));
+    outln!("{}  {}  {}: {status}", clean(&ack.timestamp), clean(&ack.instance_id), clean(&ack.command));
 }
 
 #[cfg(test)]

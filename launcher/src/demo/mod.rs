@@ -22,9 +22,10 @@ use crate::{
     cli::{CommandResult, Failure, init_gstreamer},
     graph::Graph,
     logging::{self, Format},
+    output::outln,
     process,
     rtsp_server::{Camera, RtspServer, TestSrc},
-    runtime::{Handle, Instance, Outcome, StartError},
+    runtime::{Handle, Instance, Outcome},
     values::{CommandLine, Plan},
 };
 
@@ -147,9 +148,9 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let broker = Broker::start(options.port).map_err(|error| cannot_start(error.to_string()))?;
     let (cameras, uris) =
         built_in_cameras(options.cameras).map_err(|error| cannot_start(format!("{error:#}")))?;
-    println!("broker    {}", broker.uri());
+    outln!("broker    {}", broker.uri());
     for (id, uri) in uris.iter().enumerate() {
-        println!("camera {id}  {uri}");
+        outln!("camera {id}  {uri}");
     }
     let plan = processor(&options, &broker, &uris)?;
     let wall = wall(&broker, &uris)?;
@@ -183,10 +184,10 @@ type Launched = (thread::JoinHandle<Outcome>, Handle, gst::Pipeline);
 
 /// An instance in a thread of its own.
 fn launch(plan: Plan) -> Result<Launched, Failure> {
-    let mut instance = Instance::new(plan).map_err(start_failure)?;
+    let mut instance = Instance::new(plan)?;
     let (handle, pipeline) = (instance.handle(), instance.pipeline().clone());
     let control = crate::control::Control::attach(&instance);
-    instance.start().map_err(start_failure)?;
+    instance.start()?;
     control.ready();
     let runner = thread::Builder::new()
         .name("instance".into())
@@ -197,13 +198,6 @@ fn launch(plan: Plan) -> Result<Launched, Failure> {
 
 fn ended(runner: thread::JoinHandle<Outcome>) -> Outcome {
     runner.join().unwrap_or_else(|_| Outcome::Failed("the instance panicked".into()))
-}
-
-fn start_failure(error: StartError) -> Failure {
-    match error {
-        StartError::Configuration(message) => Failure::usage(message),
-        StartError::Start(message) => Failure { code: process::START, message },
-    }
 }
 
 /// Cameras that show different scenes, and their addresses.
@@ -282,10 +276,10 @@ fn watch(
         if let Some(event) = listener.next(Duration::from_millis(200)) {
             if report.events() == 0 {
                 deadline = Instant::now() + Duration::from_secs(options.seconds.into());
-                println!("first event {:.2} s after the start", started.elapsed().as_secs_f64());
+                outln!("first event {:.2} s after the start", started.elapsed().as_secs_f64());
             }
             if !options.quiet {
-                println!("{}", report::line(&event));
+                outln!("{}", report::line(&event));
             }
             report.add(&event);
         }
@@ -313,11 +307,11 @@ fn watch(
 }
 
 fn finish(options: &Options, report: &Report, picture: Option<gst::Sample>) -> CommandResult {
-    println!("\n{}", report.summary());
+    outln!("\n{}", report.summary());
     if let Some(picture) = picture {
         picture::write(&options.picture, &picture)
             .map_err(|message| Failure::failed(format!("{}: {message}", options.picture.display())))?;
-        println!("picture   {}", options.picture.display());
+        outln!("picture   {}", options.picture.display());
     }
     let silent = report.without_detections();
     if silent.is_empty() {

@@ -11,8 +11,8 @@ use crate::{
 };
 
 const TYPES: [&str; 9] = ["string", "int", "float", "bool", "enum", "uri", "secret", "choice", "fragment"];
-const PARAM_KEYS: [&str; 10] =
-    ["type", "default", "min", "max", "values", "choices", "live", "scope", "help", "required"];
+const PARAM_KEYS: [&str; 11] =
+    ["type", "default", "min", "max", "values", "choices", "live", "remote", "scope", "help", "required"];
 
 /// Flags that every graph has; a parameter of that name would hide one.
 const RESERVED: [&str; 9] =
@@ -54,13 +54,14 @@ impl Reader<'_> {
         text
     }
 
-    fn bool(&mut self, table: &dyn TableLike, key: &str) -> bool {
-        let Some(item) = table.get(key) else { return false };
-        item.as_bool().unwrap_or_else(|| {
+    fn bool(&mut self, table: &dyn TableLike, key: &str) -> Option<bool> {
+        let item = table.get(key)?;
+        let value = item.as_bool();
+        if value.is_none() {
             let line = self.item_line(item);
             self.collector.add(line, format!("{key:?} must be true or false, got {}", item.type_name()));
-            false
-        })
+        }
+        value
     }
 
     fn number(&mut self, table: &dyn TableLike, key: &str) -> Option<f64> {
@@ -134,7 +135,8 @@ impl Reader<'_> {
         if help.is_empty() {
             self.collector.add(line, format!("parameter {name:?} needs help = \"what it does\""));
         }
-        let live = self.bool(table, "live");
+        let live = self.bool(table, "live").unwrap_or_default();
+        let remote = self.bool(table, "remote");
         let text = match kind {
             Kind::Fragment => Some("fragment"),
             Kind::Choice { .. } => Some("choice"),
@@ -143,17 +145,21 @@ impl Reader<'_> {
         if let Some(text) = text.filter(|_| live) {
             self.collector.add(line, format!("parameter {name:?} is a {text} and cannot be live"));
         }
+        if let Some(text) = text.filter(|_| remote == Some(true)) {
+            self.collector.add(line, format!("parameter {name:?} is a {text} and cannot be remote"));
+        }
         if let Some(text) = text.filter(|_| scope == Scope::Camera) {
             self.collector
                 .add(line, format!("parameter {name:?} is a {text} and cannot differ between cameras"));
         }
         let mut param = Param {
             name: name.into(),
-            kind,
             default: None,
             live,
+            remote: remote.unwrap_or_else(|| Param::remote_by_default(name, &kind)),
+            kind,
             scope,
-            required: self.bool(table, "required"),
+            required: self.bool(table, "required").unwrap_or_default(),
             help,
             line: at,
         };

@@ -7,7 +7,6 @@ mod shipped;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -18,7 +17,7 @@ pub use shipped::{SHIPPED, Shipped};
 
 use crate::{
     diagnostics::{Collector, Problem, Problems, hint, line_of},
-    template::{Piece, Template},
+    template::Template,
 };
 
 /// Names that the launcher itself gives to every camera branch.
@@ -199,22 +198,5 @@ impl Graph {
                 collector.add(line, format!("parameter {name:?} is not declared{hint}"));
             }
         }
-    }
-
-    /// Parameters that `name`'s default is made of, directly or through other defaults, and `name` itself.
-    pub fn depends_on(&self, name: &str) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        let mut open = vec![name.to_owned()];
-        while let Some(name) = open.pop() {
-            if found.insert(name.clone())
-                && let Some(default) = self.param(&name).and_then(|param| param.default.as_ref())
-            {
-                open.extend(default.iter().filter_map(|piece| match piece {
-                    Piece::Param(name) => Some(name.clone()),
-                    Piece::Text(_) => None,
-                }));
-            }
-        }
-        found
     }
 }

@@ -47,6 +47,8 @@ pub struct Param {
     pub default: Option<Vec<Piece>>,
     /// May change while the graph runs.
     pub live: bool,
+    /// Commands from the broker may give it.
+    pub remote: bool,
     pub scope: Scope,
     pub required: bool,
     pub help: String,
@@ -196,6 +198,16 @@ impl Param {
         }
     }
 
+    /// Whether commands may give values of this kind where the graph file does not say: numbers, names of a list,
+    /// and a model's name, which is checked to be no path. Free text may name files, addresses and programs.
+    pub(super) fn remote_by_default(name: &str, kind: &Kind) -> bool {
+        match kind {
+            Kind::Int { .. } | Kind::Float { .. } | Kind::Bool | Kind::Enum { .. } => true,
+            Kind::String => name == "model",
+            Kind::Uri | Kind::Secret | Kind::Choice { .. } | Kind::Fragment => false,
+        }
+    }
+
     /// Whether values become part of the launch string.
     pub fn is_text(&self) -> bool {
         matches!(self.kind, Kind::Fragment | Kind::Choice { .. })
@@ -236,6 +248,7 @@ pub(crate) mod tests {
             kind,
             default: None,
             live: false,
+            remote: false,
             scope: Scope::Instance,
             required: false,
             help: String::new(),

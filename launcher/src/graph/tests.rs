@@ -108,10 +108,52 @@ fn fragments_are_text_and_may_hold_parameters() {
 }
 
 #[test]
-fn what_depends_on_what_is_known() {
-    let graph = Graph::load("processor").unwrap();
-    let needs: Vec<_> = graph.depends_on("uri").into_iter().collect();
-    assert_eq!(needs, ["source_id", "stream_server", "uri"]);
+fn what_commands_may_give_is_declared_and_no_free_text_by_default() {
+    for (kind, more, remote) in [
+        ("int", "", Some(true)),
+        ("bool", "", Some(true)),
+        ("enum", "values = [\"a\"]\n", Some(true)),
+        ("string", "", Some(false)),
+        ("uri", "", Some(false)),
+        ("secret", "", Some(false)),
+        ("fragment", "", Some(false)),
+        ("string", "remote = true\n", Some(true)),
+        ("int", "remote = false\n", Some(false)),
+        ("fragment", "remote = true\n", None),
+        ("choice", "remote = true\nchoices = { a = \"identity !\" }\n", None),
+    ] {
+        let text = format!(
+            "{HEAD}[params.x]\ntype = \"{kind}\"\n{more}help = \"h\"\n\
+             [camera]\nlaunch = \"fakesrc a=${{x}} ! fakesink\"\n"
+        );
+        let found = Graph::parse("g.toml", &text);
+        assert_eq!(found.as_ref().ok().map(|graph| graph.params[0].remote), remote, "{kind} {more}");
+        if let Err(error) = found {
+            assert!(error.to_string().contains("cannot be remote"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn in_shipped_graphs_commands_give_no_path_no_address_but_the_cameras_and_no_program() {
+    for shipped in SHIPPED {
+        let graph = Graph::parse(shipped.name, shipped.text).unwrap();
+        let texts = graph.params.iter().filter(|param| {
+            param.remote
+                && !matches!(
+                    param.kind,
+                    Kind::Int { .. } | Kind::Float { .. } | Kind::Bool | Kind::Enum { .. }
+                )
+        });
+        for param in texts {
+            assert!(
+                ["uri", "model", "classes", "motion_masks", "zones", "label"].contains(&param.name.as_str()),
+                "{}: {}",
+                shipped.name,
+                param.name
+            );
+        }
+    }
 }
 
 #[test]

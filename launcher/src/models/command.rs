@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cli::{CommandResult, Failure},
     diagnostics::hint,
+    output::outln,
     process,
     redact::redact,
 };
@@ -57,7 +58,7 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
         Some(("get", matches)) => {
             let what = text(matches, "what").unwrap_or_default();
             get(&folders, KNOWN, &what, text(matches, "sha256"), text(matches, "name")).map(|path| {
-                println!("{}", path.display());
+                outln!("{}", path.display());
             })
         }
         Some(("show", matches)) => show(&folders, &text(matches, "name").unwrap_or_default()),
@@ -74,14 +75,17 @@ fn megabytes(bytes: u64) -> String {
 }
 
 fn list(folders: &[PathBuf]) {
-    println!("{:<14} {:>9}  {:<9} {:<11} {:<24} STATE", "NAME", "SIZE", "INPUT", "LICENCE", "ORIGIN");
-    println!(
+    outln!("{:<14} {:>9}  {:<9} {:<11} {:<24} STATE", "NAME", "SIZE", "INPUT", "LICENCE", "ORIGIN");
+    outln!(
         "{BUILT_IN:<14} {:>9}  {:<9} {:<11} {:<24} built in, for the demo only",
-        "", "", "as NVR", "this project"
+        "",
+        "",
+        "as NVR",
+        "this project"
     );
     for known in KNOWN {
         let state = if installed(folders, known.name).is_some() { "installed" } else { "models get" };
-        println!(
+        outln!(
             "{:<14} {:>9}  {:<9} {:<11} {:<24} {state}",
             known.name,
             megabytes(known.bytes),
@@ -93,7 +97,7 @@ fn list(folders: &[PathBuf]) {
     for (name, path) in all_installed(folders) {
         if KNOWN.iter().all(|known| known.name != name) {
             let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-            println!(
+            outln!(
                 "{name:<14} {:>9}  {:<9} {:<11} {:<24} installed",
                 megabytes(bytes),
                 "",
@@ -210,9 +214,18 @@ fn copy(source: &Path, target: &Path, sha256: Option<&str>, known: &[Known]) -> 
 /// Writes the facts beside a model. What a person has written there stays, unless it is about other bytes.
 fn write_facts(model: &Path, entry: Option<&Known>, origin: &str, sha256: &str) -> Result<(), Failure> {
     let path = facts_path(model);
-    let about_these_bytes = fs::read_to_string(&path).is_ok_and(|text| text.contains(sha256));
-    if about_these_bytes {
-        return Ok(());
+    // A file that names no bytes was written by a person and is about whatever is there.
+    let about_others = |text: &str| {
+        let table: Option<toml::Table> = text.parse().ok();
+        let named = table.as_ref().and_then(|table| table.get("sha256")?.as_str());
+        named.is_some_and(|named| !named.eq_ignore_ascii_case(sha256))
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) if !about_others(&text) => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Failure::failed(format!("{}: {error}", path.display())));
+        }
+        Ok(_) | Err(_) => {}
     }
     let bytes = fs::metadata(model).map_or(0, |metadata| metadata.len());
     let origin = match entry {
@@ -237,35 +250,38 @@ fn show(folders: &[PathBuf], name: &str) -> CommandResult {
     let known = KNOWN.iter().find(|known| known.name == name);
     let path = if is_name(name) { installed(folders, name) } else { None };
     if name == BUILT_IN {
-        println!("{BUILT_IN}: part of the plugin; finds what nvrtestsrc draws, and nothing else");
+        outln!("{BUILT_IN}: part of the plugin; finds what nvrtestsrc draws, and nothing else");
         return Ok(());
     }
     if let Some(known) = known {
-        println!(
+        outln!(
             "name     {}\nurl      {}\nsha256   {}\nsize     {} bytes",
-            known.name, known.url, known.sha256, known.bytes
+            known.name,
+            known.url,
+            known.sha256,
+            known.bytes
         );
-        println!("licence  {}\ninput    {}\norigin   {}", known.licence, known.input, known.origin);
+        outln!("licence  {}\ninput    {}\norigin   {}", known.licence, known.input, known.origin);
     }
     match path {
         Some(path) => {
-            println!("file     {}", path.display());
+            outln!("file     {}", path.display());
             let (actual, bytes) =
                 sha256_of(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
             match known {
                 Some(known) if known.sha256 != actual => {
-                    println!("         differs from the release: sha256 {actual}, {bytes} bytes");
+                    outln!("         differs from the release: sha256 {actual}, {bytes} bytes");
                 }
-                Some(_) => println!("         intact"),
-                None => println!("sha256   {actual}\nsize     {bytes} bytes"),
+                Some(_) => outln!("         intact"),
+                None => outln!("sha256   {actual}\nsize     {bytes} bytes"),
             }
             if let Ok(text) = fs::read_to_string(facts_path(&path)) {
-                println!("\n{}", text.trim_end());
+                outln!("\n{}", text.trim_end());
             }
             Ok(())
         }
         None if known.is_some() => {
-            println!("         not installed: nvr-launch models get {name}");
+            outln!("         not installed: nvr-launch models get {name}");
             Ok(())
         }
         None => Err(not_installed(folders, name)),
@@ -277,7 +293,7 @@ fn remove(folders: &[PathBuf], name: &str) -> CommandResult {
     let path = path.ok_or_else(|| not_installed(folders, name))?;
     fs::remove_file(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     let _ = fs::remove_file(facts_path(&path));
-    println!("removed {}", path.display());
+    outln!("removed {}", path.display());
     Ok(())
 }
 

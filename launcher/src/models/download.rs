@@ -140,19 +140,24 @@ impl Part {
             target.with_file_name(name)
         };
         let path = beside(".part");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(file_error(&path))?;
-        match file.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => return Err(DownloadError::Busy { path: target.into() }),
-            // A file system without locks: go on without.
-            Ok(()) | Err(fs::TryLockError::Error(_)) => {}
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(file_error(&path))?;
+            match file.try_lock() {
+                Err(fs::TryLockError::WouldBlock) => return Err(DownloadError::Busy { path: target.into() }),
+                // A file system without locks: go on without.
+                Ok(()) | Err(fs::TryLockError::Error(_)) => {}
+            }
+            // Between the opening and the lock, another download may have made it the installed model.
+            if is_at(&file, &path).map_err(file_error(&path))? {
+                return Ok(Self { validator_path: beside(".part.etag"), path, file });
+            }
         }
-        Ok(Self { validator_path: beside(".part.etag"), path, file })
     }
 
     fn length(&self) -> Result<u64, DownloadError> {
@@ -180,6 +185,17 @@ impl Part {
     fn discard(&self) {
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(&self.validator_path);
+    }
+}
+
+/// Whether the file that is open is (still) the one at `path`.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let open = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((open.dev(), open.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -253,7 +269,7 @@ impl Transfer<'_> {
             }
             _ => return Err(DownloadError::Status { url: self.url.clone(), status: status.as_u16() }),
         };
-        let total = response.body().content_length().map(|rest| start + rest);
+        let total = response.body().content_length().map(|rest| start.saturating_add(rest));
         let limit = self.request.bytes.unwrap_or(MAX_BYTES);
         if total.is_some_and(|total| total > limit) {
             return Err(DownloadError::TooLong { url: self.url.clone(), limit });

@@ -111,6 +111,14 @@ fn answer_one(mut stream: TcpStream, body: &[u8], request: &str, answer: &Answer
     }
 }
 
+struct Quiet;
+
+impl Progress for Quiet {
+    fn at(&self, _done: u64, _total: Option<u64>) {}
+
+    fn note(&self, _text: &str) {}
+}
+
 struct Notes(mpsc::Sender<String>);
 
 impl Progress for Notes {
@@ -265,6 +273,35 @@ fn no_network_and_no_room_are_said_plainly() {
 }
 
 #[test]
+fn a_file_that_another_download_has_put_into_place_is_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (part, target) = (folder.path().join("m.onnx.part"), folder.path().join("m.onnx"));
+    let file = fs::File::create(&part).unwrap();
+    assert!(download::is_at(&file, &part).unwrap());
+    fs::rename(&part, &target).unwrap();
+    assert!(!download::is_at(&file, &part).unwrap());
+    fs::write(&part, "another").unwrap();
+    assert!(!download::is_at(&file, &part).unwrap());
+    // Several at once: whoever does not wait its turn is told so, and the model is whole at any time.
+    let (body, hash) = model();
+    let server = serve(body.clone(), vec![Answer::Good]);
+    let case = case(&server.url, &hash, Some(body.len() as u64));
+    case.run().unwrap();
+    let request = &case.request;
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let result = download(request, &Quiet);
+                    assert!(matches!(result, Ok(()) | Err(DownloadError::Busy { .. })), "{result:?}");
+                    assert_eq!(fs::read(&request.target).unwrap(), body);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn hashes_are_sha_256() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "abc").unwrap();
@@ -325,6 +362,17 @@ fn get_installs_by_name_url_and_file() {
     assert!(command::get(&folders, &known, text, None, Some("../x".into())).is_err());
     let unknown = command::get(&folders, &known, "yolox-nan", None, None).unwrap_err();
     assert!(unknown.message.contains("did you mean \"yolox-nano\"?"), "{}", unknown.message);
+    // What a person has written about a model stays; what was written about other bytes does not.
+    let facts = folders[0].join("gate.toml");
+    for (written, stays) in [
+        ("type = \"yolov8\" # mine", true),
+        ("type = ", true),
+        (&*format!("sha256 = \"{}\"", "0".repeat(64)), false),
+    ] {
+        fs::write(&facts, written).unwrap();
+        command::get(&folders, &known, text, None, Some("gate".into())).unwrap();
+        assert_eq!(fs::read_to_string(&facts).unwrap() == written, stays, "{written}");
+    }
     let names: Vec<_> = all_installed(&folders).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["gate", "yolo", "yolox-nano"]);
     let mut rest = Vec::new();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -69,10 +70,10 @@ impl Children {
         there
     }
 
-    /// Starts a process; nothing where it runs already. One that is ending is started again afterwards.
+    /// Starts a process; nothing where it runs already.
     ///
     /// # Errors
-    /// The program cannot be started at all.
+    /// The program cannot be started at all, or the process of that name is still ending.
     pub fn spawn(&mut self, id: &str, args: &[String]) -> Result<(), String> {
         if let Some(entry) = self.entries.get_mut(id) {
             if entry.stopping.is_some() {
@@ -102,6 +103,9 @@ impl Children {
             .args(args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
+            // Ctrl-C in a terminal reaches the whole group of the supervisor: what it also tells its children itself
+            // would be their second signal, which ends them at once.
+            .process_group(0)
             .spawn()?;
         info!(event = "instance.started", instance_id = id, pid = child.id(), "started");
         Ok(child)

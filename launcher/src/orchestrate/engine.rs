@@ -77,6 +77,27 @@ pub struct Engine {
     rules: Rules,
     saved: Saved,
     changed: bool,
+    /// Only the end of something has moved, and when that was last kept.
+    moved: bool,
+    moved_kept_ms: u64,
+    /// That there are too many activations has been said.
+    crowded: bool,
+}
+
+/// Rules at work at once; each is written to the state file.
+const MOST_ACTIVATIONS: usize = 1024;
+/// A deadline that every event moves is kept this often, milliseconds.
+const KEEP_MOVED_MS: u64 = 1000;
+
+/// What an event has changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Begun {
+    Nothing,
+    /// The end of an activation comes later.
+    Moved,
+    Added,
+    /// Too many are at work.
+    Crowded,
 }
 
 impl Engine {
@@ -92,7 +113,7 @@ impl Engine {
         for activation in &mut saved.activations {
             activation.again = true;
         }
-        Self { rules, saved, changed: true }
+        Self { rules, saved, changed: true, moved: false, moved_kept_ms: 0, crowded: false }
     }
 
     pub fn rules(&self) -> &Rules {
@@ -104,9 +125,14 @@ impl Engine {
         &self.saved
     }
 
-    /// Whether that has changed since the last time.
-    pub fn take_changes(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// Whether that has changed since the last time, and is worth a write to the disk now.
+    pub fn take_changes(&mut self, now_ms: u64) -> bool {
+        let due = self.moved && now_ms >= self.moved_kept_ms.saturating_add(KEEP_MOVED_MS);
+        if !self.changed && !due {
+            return false;
+        }
+        (self.changed, self.moved, self.moved_kept_ms) = (false, false, now_ms);
+        true
     }
 
     /// The instances that rules at work have started: they are to run again after a restart.
@@ -135,8 +161,18 @@ impl Engine {
     pub fn event(&mut self, topic: &str, payload: &Value, now_ms: u64) {
         for rule in &self.rules.rules {
             if let Some(vars) = rule.start.read(topic, payload) {
-                begin(&mut self.saved, rule, &self.rules.vars(), vars, now_ms);
-                self.changed = true;
+                let room = self.saved.activations.len() < MOST_ACTIVATIONS;
+                match begin(&mut self.saved, rule, &self.rules.vars(), vars, now_ms, room) {
+                    Begun::Nothing => {}
+                    Begun::Crowded if std::mem::replace(&mut self.crowded, true) => {}
+                    Begun::Crowded => warn!(
+                        event = "rule.crowded",
+                        rule = rule.name,
+                        "{MOST_ACTIVATIONS} rules are at work; more keys begin nothing until some have ended"
+                    ),
+                    Begun::Moved => self.moved = true,
+                    Begun::Added => (self.changed, self.crowded) = (true, false),
+                }
             }
             let Some(end) = &rule.end else { continue };
             let Some(mut vars) = end.read(topic, payload) else { continue };
@@ -221,17 +257,20 @@ fn name(rule: &str, key: &str) -> String {
     format!("{rule}/{key}")
 }
 
-fn begin(saved: &mut Saved, rule: &Rule, values: &Vars, mut vars: Vars, now_ms: u64) {
+fn begin(saved: &mut Saved, rule: &Rule, values: &Vars, mut vars: Vars, now_ms: u64, room: bool) -> Begun {
     vars.extend(values.clone());
-    let Ok(key) = fill(&rule.key, &vars) else { return };
+    let Ok(key) = fill(&rule.key, &vars) else { return Begun::Nothing };
     let ends_at_ms = (rule.timeout > 0.0).then(|| now_ms.saturating_add((rule.timeout * 1e3) as u64));
     if let Some(known) = saved.activations.iter_mut().find(|a| a.rule == rule.name && a.key == key) {
-        known.ends_at_ms = ends_at_ms;
-        return;
+        let before = std::mem::replace(&mut known.ends_at_ms, ends_at_ms);
+        return if before == ends_at_ms { Begun::Nothing } else { Begun::Moved };
     }
     if saved.cool_downs.get(&name(&rule.name, &key)).is_some_and(|until| *until > now_ms) {
         info!(event = "rule.cooling", rule = rule.name, key, "cooling down; nothing is done");
-        return;
+        return Begun::Nothing;
+    }
+    if !room {
+        return Begun::Crowded;
     }
     info!(event = "rule.started", rule = rule.name, key, "the rule begins");
     saved.activations.push(Activation {
@@ -244,6 +283,7 @@ fn begin(saved: &mut Saved, rule: &Rule, values: &Vars, mut vars: Vars, now_ms: 
         again: false,
         wait: None,
     });
+    Begun::Added
 }
 
 /// Takes as many steps as can be taken now. Whether everything is done and undone.

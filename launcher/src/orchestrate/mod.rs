@@ -29,6 +29,7 @@ use crate::{
         client::{Client, Event, request_id},
     },
     logging::{self, Format},
+    output::outln,
     process,
 };
 use children::{Children, Record};
@@ -105,7 +106,7 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
         matches.get_many::<(String, String)>("set").into_iter().flatten().cloned().collect();
     let rules = Rules::parse(&shown, &text, &broker.topic_prefix, &set).map_err(Failure::usage)?;
     if matches.get_flag("check") {
-        println!("{shown}: right, with {} rules and {} instances", rules.rules.len(), rules.instances.len());
+        outln!("{shown}: right, with {} rules and {} instances", rules.rules.len(), rules.instances.len());
         return Ok(());
     }
     init_gstreamer()?;
@@ -282,7 +283,7 @@ impl Orchestrator {
 
     fn keep(&mut self, always: bool) {
         let children = self.hands.children.take_changes();
-        let rules = self.engine.take_changes();
+        let rules = self.engine.take_changes(now_ms());
         if !always && !children && !rules {
             return;
         }

@@ -69,6 +69,7 @@ pub struct Rule {
 
 /// An event that matters.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Trigger {
     pub topic: String,
     /// What has to be true of the payload, by path.

@@ -197,6 +197,50 @@ fn there_is_a_limit_and_a_memory() {
     );
 }
 
+const MOTION: &str = r#"
+    [instances.a]
+    id = "a"
+    graph = "processor"
+    [[rules]]
+    name = "r"
+    topic = "nvr/motion"
+    vars = { room = { from = "room", type = "int" } }
+    key = "${room}"
+    timeout = 30
+    steps = [{ wait = "a" }]
+"#;
+
+#[test]
+fn an_event_that_changes_nothing_writes_nothing() {
+    let mut engine = Engine::new(rules(MOTION).unwrap(), Saved::default());
+    let motion = json!({"room": 1});
+    assert!(engine.take_changes(0), "what was loaded");
+    engine.event("nvr/motion", &motion, 10);
+    assert!(engine.take_changes(10) && !engine.take_changes(11));
+    // Every further event moves the end: kept once a second.
+    let writes = (20..5020).step_by(10).filter(|now_ms| {
+        engine.event("nvr/motion", &motion, *now_ms);
+        engine.take_changes(*now_ms)
+    });
+    assert_eq!(writes.count(), 5);
+    // The same rule without an end of its own: nothing moves.
+    let mut engine = Engine::new(rules(&MOTION.replace("timeout = 30", "")).unwrap(), Saved::default());
+    engine.event("nvr/motion", &motion, 10);
+    assert!(engine.take_changes(10));
+    engine.event("nvr/motion", &motion, 9000);
+    assert!(!engine.take_changes(9000));
+}
+
+#[test]
+fn made_up_keys_do_not_fill_the_memory() {
+    let mut engine = Engine::new(rules(MOTION).unwrap(), Saved::default());
+    for room in 0..5000 {
+        engine.event("nvr/motion", &json!({ "room": room }), 0);
+    }
+    let saved = serde_json::to_value(engine.saved()).unwrap();
+    assert_eq!(saved["activations"].as_array().map(Vec::len), Some(1024));
+}
+
 #[test]
 fn mistakes_in_a_file_are_explained() {
     let good = r#"
@@ -208,6 +252,7 @@ fn mistakes_in_a_file_are_explained() {
         topic = "nvr/events/x"
         vars = { room = { from = "room", type = "int" } }
         key = "${room}"
+        end = { topic = "nvr/events/y", vars = { room = { from = "room", type = "int" } } }
         steps = [{ spawn = "a" }, { command = "set_fps", params = { max_fps = 1 }, to = ["a"] }]
     "#;
     rules(good).unwrap();
@@ -220,6 +265,9 @@ fn mistakes_in_a_file_are_explained() {
         ("nvr/events/x", "nvr/#/x", "rule \"r\""),
         ("type = \"int\"", "type = \"text\"", "unknown variant `text`"),
         ("graph =", "grahp =", "grahp"),
+        // A condition that is misspelt would be none.
+        ("key = \"${room}\"", "key = \"${room}\"\nwhne = { confidence = 1 }", "whne"),
+        ("{ topic = \"nvr/events/y\"", "{ whne = { confidence = 1 }, topic = \"nvr/events/y\"", "whne"),
         ("{ spawn = \"a\" }", "{ spawn = \"a\", stop = \"a\" }", "one of spawn, stop, command and wait"),
         ("id = \"a\"", "id = \"ack\"", "instance id \"ack\""),
     ] {

@@ -1,3 +1,7 @@
+use std::time::Instant;
+
+use gst_app::AppSink;
+
 use super::*;
 
 /// Twelve frames of 160×120 at 25 fps with a keyframe every six, and sound; `None` where no encoder is installed.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use super::{
     pulse::Pulse,
 };
 use crate::{
+    graph::Value,
     template::{Element, SharedLink, Template},
     values::{Camera, Plan},
 };
@@ -38,6 +40,8 @@ pub(super) enum Phase {
         retry_after: Option<Duration>,
         /// When it is given up; elements that hang would keep the camera away for ever.
         until: Instant,
+        /// Closes when the elements have stopped.
+        end: Receiver<()>,
     },
     /// Built again at this time.
     Waiting {
@@ -187,13 +191,14 @@ pub(super) fn plan_update(
         }
         let target = find(bin, element)?;
         let pspec = pspec(&target, element, &assignment.key)?;
-        let new = match after {
+        let property_value = |value: Option<Value>| match value {
             Some(value) => convert(&pspec, &value)
-                .map_err(|message| format!("{} ({}): {message}", element.name, element.factory))?,
-            None => pspec.default_value().clone(),
+                .map_err(|message| format!("{} ({}): {message}", element.name, element.factory)),
+            None => Ok(pspec.default_value().clone()),
         };
+        // What it was is not asked of the element: an address reads back without its password.
+        let (new, old) = (property_value(after)?, property_value(before)?);
         if changes_while_playing(&pspec) {
-            let old = target.property_value(&assignment.key);
             changes.push(Change { element: target, property: assignment.key.clone(), new, old });
         } else {
             rebuild = true;

@@ -11,7 +11,7 @@ use super::{
     status::Snapshot,
 };
 use crate::{
-    graph::{Kind, Scope, Value},
+    graph::{Graph, Scope, Value},
     values::{Camera, Plan},
 };
 
@@ -150,7 +150,7 @@ impl Instance {
                     _ => camera,
                 };
                 for (name, value) in values {
-                    let value = self.checked(&name, value, true)?;
+                    let value = checked(&plan.graph, &name, value, Given::NewBranch)?;
                     plan.settings.put(Some(camera.id), &name, value);
                 }
                 plan.cameras.push(camera);
@@ -167,9 +167,9 @@ impl Instance {
                 if let Some(id) = camera.filter(|id| !known(plan, *id)) {
                     return Err(unknown(id));
                 }
+                let given = if any { Given::Anyhow } else { Given::Live };
                 for (name, value) in values {
-                    let value =
-                        if any { self.checked_any(&name, value) } else { self.checked(&name, value, false) }?;
+                    let value = checked(&plan.graph, &name, value, given)?;
                     let scope = plan.graph.param(&name).map(|param| param.scope);
                     if camera.is_some() && scope != Some(Scope::Camera) {
                         return Err(format!("{name} has one value for all cameras"));
@@ -191,18 +191,6 @@ impl Instance {
         Ok(())
     }
 
-    /// A value for any parameter but pipeline text.
-    fn checked_any(&self, name: &str, value: Value) -> Result<Value, String> {
-        let graph = &self.plan.graph;
-        let param = graph
-            .param(name)
-            .ok_or_else(|| format!("there is no parameter {name:?}{}", graph.param_hint(name)))?;
-        if param.kind == Kind::Fragment {
-            return Err(format!("{name} is pipeline text and comes only from files and the command line"));
-        }
-        param.check(value).map_err(|error| error.0)
-    }
-
     /// From the present target to another. Everything that can fail comes before what cannot be taken back.
     fn go(&mut self, target: Target) -> Result<Vec<(gst::Element, String)>, String> {
         let steps = self.steps(&target)?;
@@ -217,7 +205,8 @@ impl Instance {
         for change in &steps.properties {
             set(&change.element, &change.property, &change.new);
         }
-        if let Err(message) = self.start_all(&steps) {
+        let mut rebuilt = Vec::new();
+        if let Err(message) = self.start_all(&steps, &mut rebuilt) {
             debug!("going back: {message}");
             (self.plan, self.paused) = (plan, paused);
             for change in steps.properties.iter().rev() {
@@ -226,9 +215,10 @@ impl Instance {
             for camera in &steps.add {
                 self.forget(camera.id);
             }
-            for id in &steps.rebuild {
-                if let Err(again) = self.rebuild_now(*id) {
-                    self.retry_later(*id, &again);
+            // The others were never touched.
+            for id in rebuilt {
+                if let Err(again) = self.rebuild_now(id) {
+                    self.retry_later(id, &again);
                 }
             }
             return Err(message);
@@ -290,9 +280,11 @@ impl Instance {
         self.plan.settings == plan.settings
     }
 
-    /// Starts what has to be built, and waits until it plays or has had its time.
-    fn start_all(&mut self, steps: &Steps) -> Result<(), String> {
+    /// Starts what has to be built, and waits until it plays or has had its time. `rebuilt`: the cameras that it came
+    /// to.
+    fn start_all(&mut self, steps: &Steps, rebuilt: &mut Vec<u32>) -> Result<(), String> {
         for id in &steps.rebuild {
+            rebuilt.push(*id);
             self.rebuild_now(*id)?;
             self.settled(*id)?;
         }
@@ -324,6 +316,35 @@ impl Instance {
             Phase::Waiting { .. } => drop(self.branches.remove(&id)),
         }
     }
+}
+
+/// What is done with a value, which decides whether the parameter may have another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Given {
+    /// Set while its branches play.
+    Live,
+    /// Of a camera that comes.
+    NewBranch,
+    /// Set, or its branches built anew.
+    Anyhow,
+}
+
+/// A value that may be given to a parameter while the graph runs. Who may publish on the broker chooses no files, no
+/// addresses and no programs but those that the graph file lets commands choose.
+fn checked(graph: &Graph, name: &str, value: Value, given: Given) -> Result<Value, String> {
+    let param = graph
+        .param(name)
+        .ok_or_else(|| format!("there is no parameter {name:?}{}", graph.param_hint(name)))?;
+    if !param.remote {
+        return Err(format!("{name} comes only from files and the command line"));
+    }
+    if given == Given::NewBranch && param.scope != Scope::Camera {
+        return Err(format!("{name} has one value for all cameras"));
+    }
+    if given == Given::Live && !param.live {
+        return Err(format!("{name} cannot change while the graph runs"));
+    }
+    param.check(value).map_err(|error| error.0)
 }
 
 fn is_nvrinfer(element: &gst::Element) -> bool {

@@ -15,13 +15,13 @@ use gst::prelude::*;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    branch::{self, Branch, Change, Parts, Phase, Update},
+    branch::{self, Branch, Parts, Phase},
     change::{self, Paused},
     request::{Handle, Request, WAKE},
     status::{Snapshot, source_status, text_field},
 };
 use crate::{
-    graph::{Param, Scope, Value, Values},
+    process,
     redact::redact,
     template::Template,
     values::{Camera, Plan},
@@ -54,6 +54,8 @@ const STOPPED: &str = "nvr-launch-branch-stopped";
 const DRAIN: Duration = Duration::from_secs(2);
 /// A branch that nothing has left for so long, although its camera sends, is built anew.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the end waits for branches that were being stopped when it came: less than a process has for it.
+const LAST_BRANCHES: Duration = process::PATIENCE.saturating_sub(Duration::from_secs(3));
 /// The messages that matter here; others are dropped unread.
 const MESSAGES: [gst::MessageType; 6] = [
     gst::MessageType::Error,
@@ -235,14 +237,18 @@ impl Instance {
     /// Looks after the instance until it ends.
     pub fn run(&mut self) -> Outcome {
         let outcome = loop {
+            // Before the bus: what was asked before anybody read it has left no message there.
+            while let Ok(request) = self.requests.try_recv() {
+                self.handle_request(request);
+            }
+            if self.handle.is_stopping() {
+                self.stop();
+            }
             let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
             if let Some(outcome) =
                 self.next_message(timeout).and_then(|message| self.handle_message(&message))
             {
                 break outcome;
-            }
-            while let Ok(request) = self.requests.try_recv() {
-                self.handle_request(request);
             }
             let now = Instant::now();
             if self.stop_by.is_some_and(|at| now >= at) {
@@ -255,6 +261,7 @@ impl Instance {
             self.tick(now);
         };
         info!(event = "instance.stopping", instance_id = self.plan.instance_id, "stopping");
+        self.handle.stop();
         // Whoever still waits for an answer learns that there will be none: elements may wait for such a one.
         self.requests = Handle::new(&self.bus).1;
         self.shut_down();
@@ -346,7 +353,7 @@ impl Instance {
                 && structure.get::<&str>("key").is_ok_and(|key| !wall::press(key, &self.pipeline))
             {
                 info!(event = "instance.key", "ended from the keyboard");
-                self.stop();
+                self.handle.stop();
             }
             return;
         };
@@ -482,15 +489,11 @@ impl Instance {
     fn handle_request(&mut self, request: Request) {
         // A caller that went away needs no answer.
         match request {
-            Request::AddStream { camera, values, reply } => drop(reply.send(self.add_stream(camera, values))),
-            Request::RemoveStream { id, reply } => drop(reply.send(self.remove_stream(id))),
             Request::Restart { id, reply } => drop(reply.send(self.restart(id))),
-            Request::Set { camera, changes, reply } => drop(reply.send(self.set(camera, changes))),
             Request::Snapshot { reply } => drop(reply.send(self.snapshot())),
             Request::Apply { edits, reply } => drop(reply.send(self.apply(edits))),
             Request::Restore { target, reply } => drop(reply.send(self.restore(*target))),
             Request::Inspect { reply } => drop(reply.send(self.inspect())),
-            Request::Stop => self.stop(),
         }
     }
 
@@ -533,7 +536,8 @@ impl Instance {
             .collect()
     }
 
-    /// Stops everything; branches in parallel, for each may wait for its camera or for the broker.
+    /// Stops everything; branches in parallel, for each may wait for its camera or for the broker. Those that are
+    /// being stopped already get their time too.
     fn shut_down(&mut self) {
         std::thread::scope(|scope| {
             for branch in self.branches.values() {
@@ -542,38 +546,8 @@ impl Instance {
                 }
             }
         });
+        self.await_stopping(LAST_BRANCHES);
         let _ = self.pipeline.set_state(gst::State::Null);
-    }
-
-    fn add_stream(&mut self, camera: Camera, values: Values) -> Result<(), String> {
-        let id = camera.id;
-        if self.branches.contains_key(&id) {
-            return Err(format!("camera {id} exists already"));
-        }
-        let before = self.plan.clone();
-        for (name, value) in values {
-            let value = self.checked(&name, value, true)?;
-            self.plan.settings.put(Some(id), &name, value);
-        }
-        self.plan.cameras.push(camera.clone());
-        self.branches.insert(id, Branch::new(camera));
-        self.start_branch(id).inspect_err(|_| {
-            self.branches.remove(&id);
-            self.plan = before;
-        })
-    }
-
-    fn remove_stream(&mut self, id: u32) -> Result<(), String> {
-        let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
-        match &mut branch.phase {
-            Phase::Running(_) => self.take_down(id, None),
-            Phase::Stopping { retry_after, .. } => *retry_after = None,
-            Phase::Waiting { .. } => drop(self.branches.remove(&id)),
-        }
-        self.plan.cameras.retain(|camera| camera.id != id);
-        self.plan.settings.cameras.remove(&id);
-        info!(event = "source.removed", source_id = id, "camera {id} removed");
-        Ok(())
     }
 
     fn restart(&mut self, id: Option<u32>) -> Result<(), String> {
@@ -588,70 +562,6 @@ impl Instance {
                 Some(Phase::Waiting { until }) => *until = Instant::now(),
                 Some(Phase::Stopping { retry_after: Some(delay), .. }) => *delay = Duration::ZERO,
                 Some(Phase::Stopping { retry_after: None, .. }) | None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A value that may be given to a parameter while the graph runs.
-    pub(super) fn checked(&self, name: &str, value: Value, new_branch: bool) -> Result<Value, String> {
-        let graph = &self.plan.graph;
-        let param: &Param = graph
-            .param(name)
-            .ok_or_else(|| format!("there is no parameter {name:?}{}", graph.param_hint(name)))?;
-        if param.kind == crate::graph::Kind::Fragment {
-            return Err(format!("{name} is pipeline text and comes only from files and the command line"));
-        }
-        if new_branch && param.scope != Scope::Camera {
-            return Err(format!("{name} has one value for all cameras"));
-        }
-        if !new_branch && !param.live {
-            return Err(format!("{name} cannot change while the graph runs"));
-        }
-        param.check(value).map_err(|error| error.0)
-    }
-
-    /// Changes live parameters; all or nothing.
-    fn set(&mut self, camera: Option<u32>, changes: Vec<(String, Value)>) -> Result<(), String> {
-        if let Some(id) = camera.filter(|id| !self.branches.contains_key(id)) {
-            return Err(unknown(id));
-        }
-        let mut plan = self.plan.clone();
-        for (name, value) in changes {
-            let value = self.checked(&name, value, false)?;
-            let scope = self.plan.graph.param(&name).map(|param| param.scope);
-            if camera.is_some() && scope != Some(Scope::Camera) {
-                return Err(format!("{name} has one value for all cameras"));
-            }
-            plan.settings.put(camera, &name, value);
-        }
-        let template = self.template.as_ref().ok_or("this graph has no cameras")?;
-        let mut properties: Vec<Change> = Vec::new();
-        let mut rebuild = Vec::new();
-        for branch in self.branches.values().filter(|branch| camera.is_none_or(|id| id == branch.camera.id)) {
-            // A branch without elements is built with the new values when its time comes.
-            let Some(parts) = branch.parts() else { continue };
-            match branch::plan_update(&parts.bin, template, &self.plan, &plan, Some(&branch.camera))? {
-                Update::Properties(changes) => properties.extend(changes),
-                Update::Rebuild => rebuild.push(branch.camera.id),
-            }
-        }
-        let before = std::mem::replace(&mut self.plan, plan);
-        for change in &properties {
-            change.element.set_property_from_value(&change.property, &change.new);
-        }
-        for (index, id) in rebuild.iter().enumerate() {
-            if let Err(message) = self.rebuild_now(*id) {
-                self.plan = before;
-                for change in properties.iter().rev() {
-                    change.element.set_property_from_value(&change.property, &change.old);
-                }
-                for id in &rebuild[..=index] {
-                    if let Err(again) = self.rebuild_now(*id) {
-                        self.retry_later(*id, &again);
-                    }
-                }
-                return Err(message);
             }
         }
         Ok(())

@@ -24,21 +24,9 @@ pub(crate) fn refuse(pspec: &glib::ParamSpec) -> Option<String> {
         return Some(format!("property {:?} can only be set while the element is made", pspec.name()));
     }
     let type_ = pspec.value_type();
-    let simple = matches!(
-        type_,
-        glib::Type::STRING
-            | glib::Type::BOOL
-            | glib::Type::I8
-            | glib::Type::U8
-            | glib::Type::I32
-            | glib::Type::U32
-            | glib::Type::I_LONG
-            | glib::Type::U_LONG
-            | glib::Type::I64
-            | glib::Type::U64
-            | glib::Type::F32
-            | glib::Type::F64
-    ) || type_.is_a(glib::Type::ENUM)
+    let simple = matches!(type_, glib::Type::STRING | glib::Type::BOOL)
+        || is_number(type_)
+        || type_.is_a(glib::Type::ENUM)
         || type_.is_a(glib::Type::FLAGS)
         || type_ == gst::Fraction::static_type()
         || type_ == gst::Caps::static_type()
@@ -275,6 +263,7 @@ mod tests {
             kind: Kind::String,
             default: None,
             live: false,
+            remote: false,
             scope: crate::graph::Scope::Instance,
             required: false,
             help: String::new(),

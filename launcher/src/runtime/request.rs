@@ -1,6 +1,10 @@
 //! How other threads ask the instance for something: a control plane, the command line's signals, tests.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
 
 use super::{
     change::{Applied, Edit, Inspection, Target},
@@ -15,15 +19,11 @@ type Reply<T> = SyncSender<T>;
 
 #[derive(Debug)]
 pub(super) enum Request {
-    AddStream { camera: Camera, values: Values, reply: Reply<Result<(), String>> },
-    RemoveStream { id: u32, reply: Reply<Result<(), String>> },
     Restart { id: Option<u32>, reply: Reply<Result<(), String>> },
-    Set { camera: Option<u32>, changes: Vec<(String, Value)>, reply: Reply<Result<(), String>> },
     Snapshot { reply: Reply<Snapshot> },
     Apply { edits: Vec<Edit>, reply: Reply<Result<Applied, String>> },
     Restore { target: Box<Target>, reply: Reply<Result<(), String>> },
     Inspect { reply: Reply<Inspection> },
-    Stop,
 }
 
 /// Asks a running instance. Every call but `stop` waits for the answer, which comes from the instance's own
@@ -32,6 +32,8 @@ pub(super) enum Request {
 pub struct Handle {
     requests: SyncSender<Request>,
     bus: gst::Bus,
+    /// The end has been asked for, or has come. No queue can be too full for that.
+    stopping: Arc<AtomicBool>,
 }
 
 /// The instance has ended; nobody answers any more.
@@ -44,7 +46,7 @@ pub(super) const WAKE: &str = "nvr-launch-wake";
 impl Handle {
     pub(super) fn new(bus: &gst::Bus) -> (Self, Receiver<Request>) {
         let (requests, receiver) = sync_channel(QUEUE);
-        (Self { requests, bus: bus.clone() }, receiver)
+        (Self { requests, bus: bus.clone(), stopping: Arc::default() }, receiver)
     }
 
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Option<T> {
@@ -69,7 +71,7 @@ impl Handle {
     /// # Errors
     /// The id exists, a value does not fit, or the branch cannot be built; nothing has changed then.
     pub fn add_stream(&self, camera: Camera, values: Values) -> Result<(), String> {
-        self.ask(|reply| Request::AddStream { camera, values, reply }).unwrap_or_else(|| Err(GONE.into()))
+        self.apply(vec![Edit::Add { camera, values: values.into_iter().collect() }]).map(drop)
     }
 
     /// Ends a camera branch; returns once its elements are gone from the pipeline.
@@ -77,7 +79,7 @@ impl Handle {
     /// # Errors
     /// There is no such camera.
     pub fn remove_stream(&self, id: u32) -> Result<(), String> {
-        self.ask(|reply| Request::RemoveStream { id, reply }).unwrap_or_else(|| Err(GONE.into()))
+        self.apply(vec![Edit::Remove(id)]).map(drop)
     }
 
     /// Builds one branch, or all of them, anew.
@@ -93,7 +95,7 @@ impl Handle {
     /// # Errors
     /// What does not fit, or cannot change while running; everything is as before then.
     pub fn set(&self, camera: Option<u32>, changes: Vec<(String, Value)>) -> Result<(), String> {
-        self.ask(|reply| Request::Set { camera, changes, reply }).unwrap_or_else(|| Err(GONE.into()))
+        self.apply(vec![Edit::Set { camera, values: changes, any: false }]).map(drop)
     }
 
     /// What every source is doing. `None` once the instance has ended.
@@ -124,10 +126,15 @@ impl Handle {
         self.ask(|reply| Request::Inspect { reply })
     }
 
-    /// Asks for an orderly end and returns at once. `false` where the instance has ended or takes nothing more.
+    /// Asks for an orderly end and returns at once. `false` where the instance is ending already.
     pub fn stop(&self) -> bool {
-        let sent = self.requests.try_send(Request::Stop).is_ok();
+        let first = !self.stopping.swap(true, Ordering::AcqRel);
         self.wake();
-        sent
+        first
+    }
+
+    /// Whether the end has been asked for.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 }

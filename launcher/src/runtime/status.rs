@@ -71,6 +71,14 @@ pub(super) fn source_status(branch: &Branch) -> SourceStatus {
         let count = |name: &str| number(&stats, name).map(|count| count.max(0.0) as u64);
         match factory.name().as_str() {
             "nvrsrc" => {
+                // What it says of itself goes before its messages: whoever asks because of one would else be told
+                // what was before, as long as that message waits its turn on the bus.
+                if let Some(state) = text_field(&stats, "state").filter(|state| state != "stopped") {
+                    if state == "playing" {
+                        status.error = None;
+                    }
+                    status.state = state;
+                }
                 status.fps = number(&stats, "decoded-fps");
                 status.reconnects += count("connections").unwrap_or(0).saturating_sub(1);
             }

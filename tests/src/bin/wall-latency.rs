@@ -1,12 +1,19 @@
 //! From the moment a built-in camera draws a frame until that frame leaves the wall, read from the timecode in the
 //! picture: through encoder, RTSP, decoder, overlay and compositor of the shipped wall graph. What a window adds for
 //! its own display is not in it.
+//!
+//! Cameras, wall and, with `--processor`, the processor are a process each. The clock starts when every tile has shown
+//! a timecode and, with `--processor`, boxes have come for every camera.
 
 use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use gst::prelude::*;
 use nvr_core::{
@@ -20,27 +27,79 @@ use nvr_launch::{
     runtime::Instance,
     values::{CommandLine, Plan},
 };
+use nvr_tests::mosquitto::{Access, Mosquitto};
+use parking_lot::{Condvar, Mutex};
 
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
+#[command(about = "Capture-to-wall latency, read from the timecodes in the wall's pictures")]
 struct Options {
     #[arg(long, default_value_t = 12)]
     cameras: u32,
+    /// How long to measure, once everything is shown
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Broker for the boxes; without one the overlay has nothing to draw.
-    #[arg(long, default_value = "mqtt://127.0.0.1:1883")]
-    broker: String,
+    /// How long cameras may take until each has been shown
+    #[arg(long, default_value_t = 120)]
+    patience: u64,
+    /// Broker for the boxes; without one, a mosquitto is started for --processor
+    #[arg(long)]
+    broker: Option<String>,
+    /// Runs a processor for the same cameras beside the wall
+    #[arg(long)]
+    processor: bool,
+    /// What the processor is told besides the cameras and the broker
+    #[arg(long, default_value = "--model demo", allow_hyphen_values = true)]
+    processor_options: String,
+    /// What the wall is told besides
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    wall_options: String,
+    /// The launcher; where it is not given, the one beside this program
+    #[arg(long)]
+    launch: Option<PathBuf>,
+    /// Is the wall, whose cameras are at this server
+    #[arg(long, hide = true)]
+    wall: Option<String>,
 }
 
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1080;
+/// First words of the line with the result.
+const RESULT: &str = "wall: ";
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     // The elements are registered by the first command.
     let _ = nvr_launch::cli::main(["nvr-launch", "check", "wall"].map(std::ffi::OsString::from));
+    match &options.wall {
+        Some(server) => show(&options, server),
+        None => direct(&options),
+    }
+}
+
+/// Is ended with us, however we end.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Serves the cameras, and starts the others.
+fn direct(options: &Options) -> anyhow::Result<()> {
+    let mosquitto = if options.processor && options.broker.is_none() {
+        Some(Mosquitto::start(Access::Open).context("mosquitto is missing; --broker names another broker")?)
+    } else {
+        None
+    };
+    let broker = match (&options.broker, &mosquitto) {
+        (Some(broker), _) => broker.clone(),
+        (None, Some(mosquitto)) => mosquitto.url(),
+        (None, None) => "mqtt://127.0.0.1:1883".into(),
+    };
     let server = RtspServer::start()?;
-    let mut uris = Vec::new();
+    let mut root = String::new();
     for id in 0..options.cameras {
         let source = TestSrc {
             seed: u64::from(id),
@@ -50,46 +109,138 @@ fn main() -> anyhow::Result<()> {
             bitrate: 1000,
             ..TestSrc::default()
         };
-        uris.push(server.add_camera(&format!("/{id}"), &Camera::TestSrc(source))?);
+        let path = format!("/{id}");
+        let uri = server.add_camera(&path, &Camera::TestSrc(source))?;
+        root = uri.strip_suffix(&path).unwrap_or(&uri).to_owned();
     }
-    let values = [
-        ("output", "none".to_owned()),
-        ("width", WIDTH.to_string()),
-        ("height", HEIGHT.to_string()),
-        ("broker", options.broker),
-    ];
-    let command_line = CommandLine {
-        values: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        camera_values: (0..).zip(&uris).map(|(id, uri)| ((id, "uri".to_owned()), uri.clone())).collect(),
-        streams: Some((0..options.cameras).collect()),
-        instance_id: Some("latency".into()),
+    let this = std::env::current_exe()?;
+    let _processor = if options.processor {
+        let beside = || this.with_file_name(format!("nvr-launch{}", std::env::consts::EXE_SUFFIX));
+        let launch = options.launch.clone().unwrap_or_else(beside);
+        let streams = format!("0-{}", options.cameras.saturating_sub(1));
+        let child = Command::new(&launch)
+            .args(["processor", "--stream-server", &root, "--streams", &streams, "--broker", &broker])
+            .args(options.processor_options.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("{}; build nvr-launch, or name one with --launch", launch.display()))?;
+        Some(Ended(child))
+    } else {
+        None
     };
-    let plan = Plan::resolve(Graph::load("wall")?, None, &|_| None, &command_line)
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
-    let mut instance = Instance::new(plan)?;
-    let latencies = Arc::new(Mutex::new(Vec::new()));
-    let frames = Arc::new(Mutex::new(0_u64));
-    watch(&instance, options.cameras as usize, &latencies, &frames);
-    let handle = instance.handle();
+    let mut wall = Command::new(&this);
+    wall.args(["--wall", &root, "--broker", &broker, "--wall-options", &options.wall_options])
+        .args(["--cameras", &options.cameras.to_string(), "--seconds", &options.seconds.to_string()])
+        .args(["--patience", &options.patience.to_string()])
+        .args(options.processor.then_some("--processor"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut wall = Ended(wall.spawn()?);
+    let output = wall.0.stdout.take().context("what the wall says")?;
+    for line in BufReader::new(output).lines() {
+        if let Some(result) = line?.strip_prefix(RESULT) {
+            let beside = if options.processor { "processor and wall" } else { "wall" };
+            println!("{} cameras, {beside}: {result}", options.cameras);
+        }
+    }
+    let ended = wall.0.wait()?;
+    ensure!(ended.success(), "the wall ended with {ended}");
+    Ok(())
+}
+
+/// What has left the wall.
+#[derive(Debug, Default)]
+struct Seen {
+    frames: u64,
+    /// Milliseconds from capture, each frame of each camera once.
+    latencies: Vec<i64>,
+    /// Timecode that each tile has shown last; 0 for none.
+    last: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+/// Runs the wall, and measures.
+fn show(options: &Options, server: &str) -> anyhow::Result<()> {
+    let (width, height) = (WIDTH.to_string(), HEIGHT.to_string());
+    let streams = format!("0-{}", options.cameras.saturating_sub(1));
+    let broker = options.broker.as_deref().context("--broker")?;
+    let mut arguments: Vec<&str> = vec![
+        "--stream-server",
+        server,
+        "--streams",
+        &streams,
+        "--broker",
+        broker,
+        "--output",
+        "none",
+        "--width",
+        &width,
+        "--height",
+        &height,
+    ];
+    arguments.extend(options.wall_options.split_whitespace());
+    let mut instance = Instance::new(plan(&arguments)?)?;
+    let watch = Arc::new(Watch::default());
+    observe(&instance, options.cameras as usize, &watch)?;
+    let (handle, pipeline) = (instance.handle(), instance.pipeline().clone());
     instance.start()?;
     let runner = std::thread::spawn(move || instance.run());
+
     // What connects is not what is measured.
-    std::thread::sleep(Duration::from_secs(4));
-    latencies.lock().expect("no panic").clear();
-    *frames.lock().expect("no panic") = 0;
+    let deadline = Instant::now() + Duration::from_secs(options.patience);
+    {
+        let mut seen = watch.seen.lock();
+        while seen.last.contains(&0) {
+            if watch.changed.wait_until(&mut seen, deadline).timed_out() {
+                let missing: Vec<usize> = (0..seen.last.len()).filter(|n| seen.last[*n] == 0).collect();
+                bail!("cameras {missing:?} have not been shown within {} s", options.patience);
+            }
+        }
+    }
+    while options.processor && events(&pipeline).len() < options.cameras as usize {
+        let missing = || {
+            let known = events(&pipeline);
+            (0..options.cameras).filter(|id| !known.iter().any(|(other, _)| other == id)).collect::<Vec<_>>()
+        };
+        ensure!(
+            Instant::now() < deadline,
+            "no boxes for cameras {:?} within {} s",
+            missing(),
+            options.patience
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let boxes_before: u64 = events(&pipeline).iter().map(|(_, count)| count).sum();
+    {
+        let mut seen = watch.seen.lock();
+        seen.frames = 0;
+        seen.latencies.clear();
+    }
+    let begun = Instant::now();
     std::thread::sleep(Duration::from_secs(options.seconds));
-    let mut found = std::mem::take(&mut *latencies.lock().expect("no panic"));
-    let frames = *frames.lock().expect("no panic");
+    let (frames, mut found) = {
+        let mut seen = watch.seen.lock();
+        (seen.frames, std::mem::take(&mut seen.latencies))
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    let boxes = events(&pipeline).iter().map(|(_, count)| count).sum::<u64>().saturating_sub(boxes_before);
     handle.stop();
     let _ = runner.join();
     found.sort_unstable();
-    let at =
-        |percent: usize| found.get((found.len().saturating_sub(1)) * percent / 100).copied().unwrap_or(-1);
+    ensure!(!found.is_empty(), "no timecode was read in {seconds:.0} s");
+    let at = |percent: usize| found[(found.len() - 1) * percent / 100];
     println!(
-        "{} cameras, {:.1} pictures per second of the wall, {} timecodes read: p50 {} ms, p95 {} ms, p99 {} ms, largest {} ms",
-        options.cameras,
-        frames as f64 / options.seconds as f64,
-        found.len(),
+        "{RESULT}{:.1} pictures per second, {:.1} per second and camera, {:.1} events with boxes per second and camera; \
+         capture to wall p50 {} ms, p95 {} ms, p99 {} ms, largest {} ms",
+        frames as f64 / seconds,
+        found.len() as f64 / seconds / f64::from(options.cameras.max(1)),
+        boxes as f64 / seconds / f64::from(options.cameras.max(1)),
         at(50),
         at(95),
         at(99),
@@ -98,8 +249,44 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The shipped graph with these options, as the command line would have them.
+fn plan(arguments: &[&str]) -> anyhow::Result<Plan> {
+    let mut command_line = CommandLine { instance_id: Some("latency".into()), ..CommandLine::default() };
+    let mut arguments = arguments.iter();
+    while let Some(name) = arguments.next() {
+        let name = name.strip_prefix("--").with_context(|| format!("{name:?} is no option"))?;
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => {
+                (name, (*arguments.next().with_context(|| format!("--{name} needs a value"))?).to_owned())
+            }
+        };
+        if name == "streams" {
+            let last = value.rsplit('-').next().and_then(|last| last.parse().ok()).unwrap_or(0);
+            command_line.streams = Some((0..=last).collect());
+        } else {
+            command_line.values.insert(name.replace('-', "_"), value);
+        }
+    }
+    Plan::resolve(Graph::load("wall")?, None, &|_| None, &command_line)
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Events that have come, for each camera that has got any.
+fn events(pipeline: &gst::Pipeline) -> Vec<(u32, u64)> {
+    let overlays = pipeline.iterate_all_by_element_factory_name("nvroverlay");
+    overlays
+        .into_iter()
+        .flatten()
+        .filter_map(|overlay| {
+            let count = overlay.property::<gst::Structure>("stats").get::<u64>("events").ok()?;
+            (count > 0).then(|| (overlay.property("source-id"), count))
+        })
+        .collect()
+}
+
 /// Reads every tile of every picture that leaves the wall, the first time that a tile shows a frame.
-fn watch(instance: &Instance, cameras: usize, latencies: &Arc<Mutex<Vec<i64>>>, frames: &Arc<Mutex<u64>>) {
+fn observe(instance: &Instance, cameras: usize, watch: &Arc<Watch>) -> anyhow::Result<()> {
     let wall = Wall {
         width: WIDTH,
         height: HEIGHT,
@@ -115,16 +302,17 @@ fn watch(instance: &Instance, cameras: usize, latencies: &Arc<Mutex<Vec<i64>>>, 
         .filter_map(|tile| place(Fit::Letterbox, *tile, 640, 360, (1, 1)))
         .map(|p| p.target)
         .collect();
-    let last = Mutex::new(vec![0_u64; shown.len()]);
-    let (latencies, frames) = (latencies.clone(), frames.clone());
-    let pad = instance.pipeline().by_name("wall").and_then(|wall| wall.static_pad("src")).expect("the wall");
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+    watch.seen.lock().last = vec![0; shown.len()];
+    let watch = watch.clone();
+    let pad = instance.pipeline().by_name("wall").and_then(|wall| wall.static_pad("src"));
+    pad.context("the wall has no pad")?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
-        *frames.lock().expect("no panic") += 1;
         let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
             return gst::PadProbeReturn::Ok;
         };
-        for (area, last) in shown.iter().zip(last.lock().expect("no panic").iter_mut()) {
+        let mut seen = watch.seen.lock();
+        seen.frames += 1;
+        for (n, area) in shown.iter().enumerate() {
             let start = area.y as usize * WIDTH as usize + area.x as usize;
             let frame = Frame {
                 format: PixelFormat::Gray8,
@@ -139,12 +327,15 @@ fn watch(instance: &Instance, cameras: usize, latencies: &Arc<Mutex<Vec<i64>>>, 
                 range: ColorRange::Limited,
             };
             if let Some(time) = read_timecode(&frame)
-                && time != *last
+                && time != seen.last[n]
             {
-                *last = time;
-                latencies.lock().expect("no panic").push(now - time as i64);
+                seen.last[n] = time;
+                seen.latencies.push(now - time as i64);
             }
         }
+        drop(seen);
+        watch.changed.notify_all();
         gst::PadProbeReturn::Ok
     });
+    Ok(())
 }

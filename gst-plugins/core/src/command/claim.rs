@@ -9,6 +9,8 @@ use super::Status;
 
 /// How long an owner that the broker remembers has to speak up.
 const PATIENCE_NS: u64 = 2_000_000_000;
+/// How long the broker may take to give back what was published.
+const ECHO_NS: u64 = 5_000_000_000;
 
 /// What to do next.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +18,9 @@ pub enum Answer {
     Nothing,
     /// Publish the claiming status, not retained.
     Ask,
+    /// The broker has not given back what was published: ask again, and say so. A broker that does not let a client
+    /// publish on a topic drops it without a word.
+    Unheard,
     /// The id is ours: announce it.
     Claimed,
     /// Somebody else wants our id, or the broker holds something else: publish our status anew.
@@ -28,7 +33,9 @@ pub enum Answer {
 enum Phase {
     /// Not asked yet, or the connection broke before an answer.
     Idle,
-    Asked,
+    Asked {
+        until_ns: u64,
+    },
     /// Our question has come back, and the broker remembers an owner that may still answer.
     Waiting {
         until_ns: u64,
@@ -57,13 +64,13 @@ impl Claim {
     }
 
     /// The subscription to the status topic stands (again).
-    pub fn subscribed(&mut self) -> Answer {
+    pub fn subscribed(&mut self, now_ns: u64) -> Answer {
         match self.phase {
             Phase::Owner => Answer::Assert,
             Phase::Lost => Answer::Nothing,
             // What the broker remembers may have come before the word that the subscription stands.
-            Phase::Idle | Phase::Asked | Phase::Waiting { .. } => {
-                self.phase = Phase::Asked;
+            Phase::Idle | Phase::Asked { .. } | Phase::Waiting { .. } => {
+                self.phase = Phase::Asked { until_ns: now_ns.saturating_add(ECHO_NS) };
                 Answer::Ask
             }
         }
@@ -73,32 +80,31 @@ impl Claim {
     pub fn heard(&mut self, status: &Status, retained: bool, now_ns: u64) -> Answer {
         let own = status.client_id == self.client_id;
         match self.phase {
-            Phase::Lost => Answer::Nothing,
             // The last will of a connection that is long back, or an owner's that is long gone.
             Phase::Owner if !status.status.is_alive() => Answer::Assert,
             Phase::Owner if own || retained => Answer::Nothing,
             Phase::Owner if status.claiming || self.is_older_than(status) => Answer::Assert,
-            Phase::Asked if own && !retained && !self.remembered => {
+            Phase::Asked { .. } if own && !retained && !self.remembered => {
                 self.phase = Phase::Owner;
                 Answer::Claimed
             }
-            Phase::Asked if own && !retained => {
+            Phase::Asked { .. } if own && !retained => {
                 self.phase = Phase::Waiting { until_ns: now_ns.saturating_add(PATIENCE_NS) };
                 Answer::Nothing
             }
-            Phase::Idle | Phase::Asked | Phase::Waiting { .. } if own || !status.status.is_alive() => {
+            Phase::Idle | Phase::Asked { .. } | Phase::Waiting { .. } if own || !status.status.is_alive() => {
                 Answer::Nothing
             }
-            Phase::Idle | Phase::Asked | Phase::Waiting { .. } if retained => {
+            Phase::Idle | Phase::Asked { .. } | Phase::Waiting { .. } if retained => {
                 self.remembered = true;
                 Answer::Nothing
             }
-            Phase::Idle => Answer::Nothing,
+            Phase::Idle | Phase::Lost => Answer::Nothing,
             // Two newcomers: the older one goes on.
-            Phase::Asked | Phase::Waiting { .. } if status.claiming && self.is_older_than(status) => {
+            Phase::Asked { .. } | Phase::Waiting { .. } if status.claiming && self.is_older_than(status) => {
                 Answer::Ask
             }
-            Phase::Owner | Phase::Asked | Phase::Waiting { .. } => self.lose(status),
+            Phase::Owner | Phase::Asked { .. } | Phase::Waiting { .. } => self.lose(status),
         }
     }
 
@@ -109,6 +115,10 @@ impl Claim {
                 self.phase = Phase::Owner;
                 Answer::Claimed
             }
+            Phase::Asked { until_ns } if now_ns >= until_ns => {
+                self.phase = Phase::Asked { until_ns: now_ns.saturating_add(ECHO_NS) };
+                Answer::Unheard
+            }
             _ => Answer::Nothing,
         }
     }
@@ -116,7 +126,7 @@ impl Claim {
     /// Until when [`Self::tick`] has nothing to say.
     pub fn deadline_ns(&self) -> Option<u64> {
         match self.phase {
-            Phase::Waiting { until_ns } => Some(until_ns),
+            Phase::Asked { until_ns } | Phase::Waiting { until_ns } => Some(until_ns),
             _ => None,
         }
     }

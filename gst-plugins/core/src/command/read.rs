@@ -283,15 +283,18 @@ fn build(name: &str, params: Option<Value>, outer: bool) -> Result<Command, Stri
 
 /// A model's name; not a path: the network does not choose which files are opened.
 pub(super) fn check_model(model: &str) -> Result<(), String> {
+    // With this ending it would be a file of the working directory.
+    let is_file = std::path::Path::new(model).extension().is_some_and(|end| end.eq_ignore_ascii_case("onnx"));
     let good = (1..=128).contains(&model.len())
+        && !is_file
         && !model.starts_with('.')
         && model.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+'));
     if good {
         Ok(())
     } else {
         Err(format!(
-            "a model is named by 1 to 128 letters, digits, '-', '_', '.' or '+', got {:?}; paths are for the \
-             command line",
+            "a model is named by 1 to 128 letters, digits, '-', '_', '.' or '+', without .onnx, got {:?}; paths are \
+             for the command line",
             cut(model, MAX_QUOTE)
         ))
     }

@@ -135,6 +135,9 @@ fn mistakes_are_explained() {
         (r#"{"command":"status","target_instances":"proc-a"}"#, "must be a list of instance ids"),
         (r#"{"command":"status","target_instances":[7]}"#, "must be a list of instance ids"),
         (r#"{"command":"change_model","params":{"model_id":"../../etc/passwd"}}"#, "a model is named by"),
+        // Would be looked for in the working directory.
+        (r#"{"command":"change_model","params":{"model_id":"x.onnx"}}"#, "without .onnx"),
+        (r#"{"command":"change_model","params":{"model_id":"x.OnnX"}}"#, "without .onnx"),
         (r#"{"command":"change_model","params":{"model_id":""}}"#, "a model is named by"),
         (r#"{"command":"set","params":{}}"#, "at least one parameter"),
         (r#"{"command":"set","params":{"a b":1}}"#, "no parameter's name"),
@@ -237,6 +240,7 @@ fn addresses_and_commands_are_allow_listed() {
         (r#"{"command":"set","params":{"uri":"testsrc://geheim"}}"#, false),
         (r#"{"command":"set","params":{"anything":"data:geheim"}}"#, false),
         (r#"{"command":"set","params":{"model":"/geheim.onnx"}}"#, false),
+        (r#"{"command":"reconfigure","params":{"model":"x.ONNX"}}"#, false),
         (r#"{"command":"set","params":{"model":"demo","classes":"person, car"}}"#, true),
         (
             r#"{"command":"batch","params":{"commands":[{"command":"change_stream_uri","params":{"source_id":1,"uri":"file:///geheim"}}]}}"#,
@@ -295,7 +299,7 @@ fn status(client: &str, started: &str, claiming: bool) -> Status {
 fn a_free_id_is_claimed_as_soon_as_the_question_comes_back() {
     let mut claim = Claim::new("me", "2026");
     assert_eq!(claim.heard(&status("me", "2026", true), false, 0), Answer::Nothing);
-    assert_eq!(claim.subscribed(), Answer::Ask);
+    assert_eq!(claim.subscribed(0), Answer::Ask);
     let gone = Status { status: State::Offline, ..status("old", "2025", false) };
     assert_eq!(claim.heard(&gone, true, 0), Answer::Nothing);
     assert_eq!(claim.heard(&status("me", "2026", true), false, 0), Answer::Claimed);
@@ -305,7 +309,7 @@ fn a_free_id_is_claimed_as_soon_as_the_question_comes_back() {
         claim.heard(&Status { status: State::Offline, ..status("me", "2026", false) }, false, 1),
         Answer::Assert
     );
-    assert_eq!(claim.subscribed(), Answer::Assert);
+    assert_eq!(claim.subscribed(0), Answer::Assert);
     assert_eq!(claim.heard(&status("me", "2026", false), true, 1), Answer::Nothing);
 }
 
@@ -313,9 +317,9 @@ fn a_free_id_is_claimed_as_soon_as_the_question_comes_back() {
 fn an_owner_defends_its_id_and_a_ghost_does_not() {
     let mut owner = Claim::new("owner", "2027");
     let mut second = Claim::new("second", "2026");
-    owner.subscribed();
+    owner.subscribed(0);
     owner.heard(&status("owner", "2027", true), false, 0);
-    second.subscribed();
+    second.subscribed(0);
     assert_eq!(second.heard(&status("owner", "2027", false), true, 0), Answer::Nothing);
     assert_eq!(
         owner.heard(&status("second", "2026", true), false, 0),
@@ -327,7 +331,7 @@ fn an_owner_defends_its_id_and_a_ghost_does_not() {
     assert_eq!(second.tick(u64::MAX), Answer::Nothing);
 
     let mut heir = Claim::new("heir", "2026");
-    heir.subscribed();
+    heir.subscribed(0);
     heir.heard(&status("ghost", "2025", false), true, 0);
     heir.heard(&status("heir", "2026", true), false, 5);
     let deadline = heir.deadline_ns().unwrap();
@@ -336,10 +340,24 @@ fn an_owner_defends_its_id_and_a_ghost_does_not() {
 }
 
 #[test]
+fn a_broker_that_swallows_the_question_is_noticed_and_asked_again() {
+    let mut claim = Claim::new("me", "2026");
+    assert_eq!(claim.deadline_ns(), None);
+    claim.subscribed(1_000);
+    let deadline = claim.deadline_ns().unwrap();
+    assert_eq!(claim.tick(deadline - 1), Answer::Nothing);
+    assert_eq!(claim.tick(deadline), Answer::Unheard);
+    assert!(claim.deadline_ns() > Some(deadline) && !claim.is_owner());
+    // Its access list has been corrected.
+    assert_eq!(claim.heard(&status("me", "2026", true), false, deadline), Answer::Claimed);
+    assert_eq!(claim.deadline_ns(), None);
+}
+
+#[test]
 fn an_owner_that_is_remembered_before_the_subscription_is_known_to_stand_counts() {
     let mut newcomer = Claim::new("newcomer", "2025");
     assert_eq!(newcomer.heard(&status("owner", "2026", false), true, 0), Answer::Nothing);
-    assert_eq!(newcomer.subscribed(), Answer::Ask);
+    assert_eq!(newcomer.subscribed(0), Answer::Ask);
     assert_eq!(newcomer.heard(&status("newcomer", "2025", true), false, 0), Answer::Nothing);
     assert_eq!(newcomer.heard(&status("owner", "2026", false), false, 1), Answer::Taken("owner".into()));
 }
@@ -347,15 +365,15 @@ fn an_owner_that_is_remembered_before_the_subscription_is_known_to_stand_counts(
 #[test]
 fn of_two_newcomers_one_wins() {
     let (mut a, mut b) = (Claim::new("a", "2025"), Claim::new("b", "2026"));
-    a.subscribed();
-    b.subscribed();
+    a.subscribed(0);
+    b.subscribed(0);
     assert_eq!(b.heard(&status("a", "2025", true), false, 0), Answer::Taken("a".into()));
     assert_eq!(a.heard(&status("b", "2026", true), false, 0), Answer::Ask);
     assert_eq!(a.heard(&status("a", "2025", true), false, 0), Answer::Claimed);
     // Both started without a broker and own the id when it comes: the older one keeps it.
     let (mut a, mut b) = (Claim::new("a", "2025"), Claim::new("b", "2026"));
     for (claim, client, started) in [(&mut a, "a", "2025"), (&mut b, "b", "2026")] {
-        claim.subscribed();
+        claim.subscribed(0);
         claim.heard(&status(client, started, true), false, 0);
         assert!(claim.is_owner());
     }
@@ -413,7 +431,7 @@ proptest! {
         let mut lost = false;
         for (kind, retained, claiming) in events {
             let answer = match kind {
-                0 => claim.subscribed(),
+                0 => claim.subscribed(0),
                 1 => claim.heard(&status("me", "2026", claiming), retained, 0),
                 2 => claim.heard(&status("you", "2025", claiming), retained, 0),
                 3 => claim.heard(&Status { status: State::Offline, ..status("you", "2027", claiming) }, retained, 0),

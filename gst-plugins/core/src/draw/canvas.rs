@@ -1,10 +1,9 @@
 //! Small pictures in premultiplied RGBA, drawn once and then compiled into a [`super::Stamp`].
 
 use super::colour::{Rgba, div255};
-use super::text::Typeface;
 
 /// The longest side of a canvas, in pixels.
-const MAX_SIDE: u32 = 16384;
+pub(super) const MAX_SIDE: u32 = 16384;
 
 /// A picture in premultiplied RGBA without padding, transparent at first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,14 +13,6 @@ pub struct Canvas {
     pixels: Vec<[u8; 4]>,
 }
 
-/// A corner of a stroke: where, and how opaque from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Vertex {
-    pub x: f32,
-    pub y: f32,
-    pub alpha: f32,
-}
-
 impl Canvas {
     /// Sides are cut to what a frame can have.
     pub fn new(width: u32, height: u32) -> Self {
@@ -29,17 +20,10 @@ impl Canvas {
         Self { width, height, pixels: vec![[0; 4]; width as usize * height as usize] }
     }
 
-    /// A line of text on a panel with rounded corners, as large as the text needs.
-    pub fn label(typeface: &mut Typeface, text: &str, size: f32, ink: Rgba, ground: Rgba) -> Self {
-        let line = Typeface::line(size);
-        let padding = (size * 0.3).round().max(2.0);
-        let height = (line.capitals + 2.0 * (size * 0.32).max(2.0)).ceil();
-        let width = (Typeface::width(text, size) + 2.0 * padding).ceil();
-        let mut canvas = Self::new(width as u32, height as u32);
-        canvas.panel((0.0, 0.0, width, height), size * 0.18, ground);
-        let baseline = f32::midpoint(height, line.capitals).round();
-        typeface.draw(&mut canvas, (padding, baseline), size, text, ink);
-        canvas
+    /// From premultiplied pixels, row by row.
+    pub(super) fn from_pixels(width: u32, height: u32, pixels: Vec<[u8; 4]>) -> Self {
+        debug_assert_eq!(pixels.len(), width as usize * height as usize);
+        Self { width, height, pixels }
     }
 
     pub fn width(&self) -> u32 {
@@ -97,71 +81,11 @@ impl Canvas {
                 over(pixel, source);
             }
             for column in columns.clone().filter(|column| !full.contains(column)) {
-                // Distance to the outline, negative inside.
-                let dx = ((column as f32 + 0.5) - cx).abs() - (half_w - radius);
-                let dy = ((row as f32 + 0.5) - cy).abs() - (half_h - radius);
-                let outside = dx.max(0.0).hypot(dy.max(0.0));
-                let distance = outside + dx.max(dy).min(0.0) - radius;
-                let coverage = (0.5 - distance).clamp(0.0, 1.0);
+                let from_middle = (column as f32 + 0.5 - cx, row as f32 + 0.5 - cy);
+                let coverage = rounded(from_middle, (half_w, half_h), radius);
                 self.blend(start + column, coverage, colour);
             }
         }
-    }
-
-    /// Draws a line through the points, smooth at its edges. Where it crosses itself it is no darker.
-    pub fn stroke(&mut self, points: &[Vertex], width: f32, colour: Rgba) {
-        let half = (width / 2.0).max(0.25);
-        let mut coverage = vec![0_u8; self.pixels.len()];
-        for pair in points.windows(2) {
-            let (a, b) = (pair[0], pair[1]);
-            if ![a.x, a.y, b.x, b.y].iter().all(|v| v.is_finite()) {
-                continue;
-            }
-            let (dx, dy) = (b.x - a.x, b.y - a.y);
-            let length = (dx * dx + dy * dy).max(1e-6);
-            let reach_of = |a: f32, b: f32, side| reach(a.min(b) - half - 1.0, a.max(b) + half + 1.0, side);
-            for row in reach_of(a.y, b.y, self.height) {
-                for column in reach_of(a.x, b.x, self.width) {
-                    let (px, py) = (column as f32 + 0.5 - a.x, row as f32 + 0.5 - a.y);
-                    let t = ((px * dx + py * dy) / length).clamp(0.0, 1.0);
-                    let distance = (px - t * dx).hypot(py - t * dy);
-                    let alpha = a.alpha + (b.alpha - a.alpha) * t;
-                    let covered = (half + 0.5 - distance).clamp(0.0, 1.0) * alpha.clamp(0.0, 1.0);
-                    let old = &mut coverage[row * self.width as usize + column];
-                    *old = (*old).max((covered * 255.0) as u8);
-                }
-            }
-        }
-        for (row, coverage) in coverage.chunks_exact(self.width.max(1) as usize).enumerate() {
-            self.cover(0, row as i32, coverage, colour);
-        }
-    }
-
-    /// Draws what stands on the canvas over a copy of it that is `radius` pixels larger on all sides, in one colour:
-    /// an outline that makes text readable on any ground. The result is larger by `2 * radius` each way.
-    #[must_use]
-    pub fn outlined(&self, radius: u32, colour: Rgba) -> Self {
-        let radius = radius.min(64);
-        let mut grown = Self::new(self.width + 2 * radius, self.height + 2 * radius);
-        let reach = radius as i32;
-        for row in 0..grown.height as i32 {
-            for column in 0..grown.width as i32 {
-                let mut most = 0.0_f32;
-                for dy in -reach..=reach {
-                    for dx in -reach..=reach {
-                        // A disc with a soft edge.
-                        let weight = (radius as f32 + 0.7 - (dx as f32).hypot(dy as f32)).clamp(0.0, 1.0);
-                        let (x, y) = (column - reach + dx, row - reach + dy);
-                        if weight > 0.0 && x >= 0 && y >= 0 {
-                            most = most.max(f32::from(self.pixel(x as u32, y as u32)[3]) * weight);
-                        }
-                    }
-                }
-                grown.blend((row as u32 * grown.width + column as u32) as usize, most / 255.0, colour);
-            }
-        }
-        grown.picture(self, reach, reach);
-        grown
     }
 
     /// Draws another picture with its top left corner at `x`, `y`.
@@ -220,8 +144,17 @@ fn range(start: i32, length: u32, end: u32) -> std::ops::Range<usize> {
     from..clamp(i64::from(start) + i64::from(length)).max(from)
 }
 
+/// How much of a pixel a rectangle with round corners covers, 0 to 1: by the distance of the two middles.
+pub(super) fn rounded((x, y): (f32, f32), (half_w, half_h): (f32, f32), radius: f32) -> f32 {
+    let (dx, dy) = (x.abs() - (half_w - radius), y.abs() - (half_h - radius));
+    let outside = dx.max(0.0).hypot(dy.max(0.0));
+    // Distance to the outline, negative inside.
+    let distance = outside + dx.max(dy).min(0.0) - radius;
+    (0.5 - distance).clamp(0.0, 1.0)
+}
+
 /// The pixels that `from..to` touches, within `0..end`.
-fn reach(from: f32, to: f32, end: u32) -> std::ops::Range<usize> {
+pub(super) fn reach(from: f32, to: f32, end: u32) -> std::ops::Range<usize> {
     let start = from.floor().clamp(0.0, end as f32) as usize;
     start..(to.ceil().clamp(0.0, end as f32) as usize).max(start)
 }
@@ -241,9 +174,7 @@ mod tests {
         assert!(canvas.pixels().iter().all(|p| *p == [0, 0, 0, 255]));
         canvas.panel((f32::NAN, 0.0, 5.0, f32::INFINITY), 3.0, Rgba::BLACK);
         canvas.picture(&Canvas::new(5, 5), i32::MAX, i32::MIN);
-        canvas.stroke(&[Vertex { x: f32::NAN, y: 0.0, alpha: 1.0 }; 3], 2.0, Rgba::WHITE);
         assert_eq!(Canvas::new(0, 7).pixels().len(), 0);
-        Canvas::new(0, 7).stroke(&[Vertex { x: 0.0, y: 0.0, alpha: 1.0 }; 2], 2.0, Rgba::WHITE);
     }
 
     #[test]
@@ -255,48 +186,6 @@ mod tests {
         assert_eq!(canvas.pixel(10, 10), [255; 4]);
         let soft = canvas.pixels().iter().filter(|p| !matches!(p[3], 0 | 255)).count();
         assert!((12..60).contains(&soft), "{soft}");
-    }
-
-    #[test]
-    fn strokes_fade_and_do_not_darken_where_they_cross() {
-        let mut canvas = Canvas::new(40, 40);
-        let vertex = |x, y, alpha| Vertex { x, y, alpha };
-        canvas.stroke(
-            &[vertex(5.0, 20.0, 0.5), vertex(35.0, 20.0, 0.5), vertex(20.0, 5.0, 0.5)],
-            4.0,
-            Rgba::WHITE,
-        );
-        assert!(canvas.pixels().iter().all(|p| p[3] <= 128));
-        assert_eq!(canvas.pixel(20, 19)[3], 127);
-        assert_eq!(canvas.pixel(20, 30), [0; 4]);
-        let mut fading = Canvas::new(40, 10);
-        fading.stroke(&[vertex(2.0, 5.0, 0.0), vertex(38.0, 5.0, 1.0)], 4.0, Rgba::WHITE);
-        assert!(fading.pixel(8, 5)[3] < fading.pixel(30, 5)[3]);
-    }
-
-    #[test]
-    fn outlines_surround_what_is_there() {
-        let mut canvas = Canvas::new(3, 3);
-        canvas.fill((1, 1), (1, 1), Rgba::WHITE);
-        let outlined = canvas.outlined(2, Rgba::BLACK);
-        assert_eq!((outlined.width(), outlined.height()), (7, 7));
-        assert_eq!(outlined.pixel(3, 3), [255; 4]);
-        assert_eq!(outlined.pixel(1, 3), [0, 0, 0, 179]);
-        assert_eq!(outlined.pixel(2, 3), [0, 0, 0, 255]);
-        assert_eq!(outlined.pixel(0, 0), [0; 4]);
-    }
-
-    #[test]
-    fn labels_are_as_large_as_their_text() {
-        let mut typeface = Typeface::new();
-        let short = Canvas::label(&mut typeface, "car", 16.0, Rgba::BLACK, Rgba::WHITE);
-        let long = Canvas::label(&mut typeface, "caravan 0.93", 16.0, Rgba::BLACK, Rgba::WHITE);
-        assert!(long.width() > 2 * short.width() && long.height() == short.height());
-        assert!((18..28).contains(&short.height()), "{}", short.height());
-        // The first and last column are ground, not letters.
-        for y in 6..short.height() - 6 {
-            assert_eq!((short.pixel(0, y), short.pixel(short.width() - 1, y)), ([255; 4], [255; 4]));
-        }
     }
 
     proptest! {

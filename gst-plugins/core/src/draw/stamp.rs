@@ -1,15 +1,16 @@
 //! What is drawn, compiled into the format of the frames that it is blended into.
 //!
-//! Every byte of a plane, luma, chroma or colour, becomes `old * keep / 255 + new`; a stamp holds `new` and `keep` for
-//! runs of bytes that are worth the work. Chroma at half size gets the mean of the pixels that share it, opacity
+//! Chroma at half size gets the mean of the pixels that share it, opacity
 //! included, so lines of one pixel keep half of their colour and no colour runs out of a shape.
+
+use std::ops::Range;
 
 use super::canvas::Canvas;
 use super::colour::Rgba;
-use crate::frame::{ColorMatrix, ColorRange, Frame, FrameError, FrameMut, PixelFormat};
+use super::layer::Layer;
+use super::print::Print;
+use crate::frame::{ColorMatrix, ColorRange, Frame, FrameError, FrameMut, PixelFormat, Plane};
 
-/// Transparent pixels between two opaque ones that are cheaper blended than skipped.
-const GAP: usize = 8;
 /// One in fixed point.
 const ONE: f32 = 65536.0;
 
@@ -47,29 +48,13 @@ pub struct Stamp {
     planes: [Layer; 3],
 }
 
-#[derive(Clone, Debug, Default)]
-struct Layer {
-    runs: Vec<Run>,
-    /// Premultiplied bytes, and how much of the old ones is kept; runs may share them.
-    new: Vec<u8>,
-    keep: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    row: u32,
-    /// Of the first byte within the row.
-    start: u32,
-    len: u32,
-    /// Index into `new` and `keep`.
-    data: u32,
-    /// Nothing of the old bytes is kept.
-    opaque: bool,
-}
-
 impl Stamp {
     pub fn new(target: Target) -> Self {
-        Self { target, codes: Codes::new(&target), planes: Default::default() }
+        let Target { format, width, height, matrix, range } = target;
+        let frame = Frame { format, width, height, planes: [Plane::default(); 3], matrix, range };
+        let plane =
+            |n: usize| if n < format.planes() { Layer::new(frame.plane_size(n).0) } else { Layer::default() };
+        Self { target, codes: Codes::new(&target), planes: std::array::from_fn(plane) }
     }
 
     pub fn target(&self) -> &Target {
@@ -78,16 +63,12 @@ impl Stamp {
 
     /// Whether blending would change nothing.
     pub fn is_empty(&self) -> bool {
-        self.planes.iter().all(|layer| layer.runs.is_empty())
+        self.planes.iter().all(Layer::is_empty)
     }
 
     /// Forgets what was added; memory is kept for what comes next.
     pub fn clear(&mut self) {
-        for layer in &mut self.planes {
-            layer.runs.clear();
-            layer.new.clear();
-            layer.keep.clear();
-        }
+        self.planes.iter_mut().for_each(Layer::clear);
     }
 
     /// Adds a picture with its top left corner at `x`, `y`. What is outside of the frame is left out.
@@ -103,7 +84,7 @@ impl Stamp {
             &canvas.pixels()[from + first..][..columns.len()]
         };
         for row in rows.clone() {
-            self.first_row(row, columns.start, source(row));
+            self.first_row(&(row..row + 1), columns.start, source(row));
         }
         if self.subsampled() {
             let (mut line, mut means, width) = (Vec::new(), Vec::new(), self.target.width);
@@ -127,7 +108,7 @@ impl Stamp {
                     let shift = (lines - 1) + u32::from((first + n) * 2 + 1 < width);
                     sum.map(|value| ((value + (1 << shift) / 2) >> shift) as u8)
                 }));
-                self.chroma_row(chroma_row, first, &means);
+                self.chroma_row(&(chroma_row..chroma_row + 1), first, &means);
             }
         }
     }
@@ -150,41 +131,101 @@ impl Stamp {
         let first = (columns.start as i64 - i64::from(x)) as usize;
         let line: Vec<_> =
             row[first..][..columns.len()].iter().map(|colour| colour.premultiplied()).collect();
-        let count = self.first_row(rows.start, columns.start, &line);
-        self.planes[0].repeat(rows.start + 1..rows.end, count);
+        self.first_row(&rows, columns.start, &line);
         if !self.subsampled() {
             return;
         }
         // Of two rows that share chroma, one or both are covered; so are columns.
+        let height = self.target.height;
+        let share = |row: usize| {
+            let pair = row * 2..(row * 2 + 2).min(height);
+            (pair.end.min(rows.end) - pair.start.max(rows.start), pair.len())
+        };
         let chroma_first = columns.start / 2;
         let mut chroma = vec![[0_u8; 4]; columns.end.div_ceil(2) - chroma_first];
-        let mut previous = None;
-        for row in rows.start / 2..rows.end.div_ceil(2) {
-            let pair = row * 2..(row * 2 + 2).min(self.target.height);
-            let covered = pair.end.min(rows.end) - pair.start.max(rows.start);
-            let share = (covered, pair.len());
-            if let Some((before, counts)) = previous
-                && before == share
-            {
-                let [one, two]: [usize; 2] = counts;
-                self.planes[1].repeat(row..row + 1, one);
-                self.planes[2].repeat(row..row + 1, two);
-                continue;
-            }
+        let (mut row, end) = (rows.start / 2, rows.end.div_ceil(2));
+        while row < end {
+            let share_of_row @ (covered, within) = share(row);
+            let alike = (row..end).take_while(|row| share(*row) == share_of_row).count();
             for (n, mean) in chroma.iter_mut().enumerate() {
                 let column = (chroma_first + n) * 2;
                 let pair = column..(column + 2).min(self.target.width);
                 let inside = pair.start.max(columns.start)..pair.end.min(columns.end);
-                let pixels = (pair.len() * share.1) as u32;
+                let pixels = (pair.len() * within) as u32;
                 let mut sum = [0_u32; 4];
                 for pixel in &line[inside.start - columns.start..inside.end - columns.start] {
                     for (sum, value) in sum.iter_mut().zip(pixel) {
                         *sum += u32::from(*value);
                     }
                 }
-                *mean = sum.map(|sum| ((sum * share.0 as u32 + pixels / 2) / pixels) as u8);
+                // One, two or four: division is a shift.
+                *mean = sum.map(|sum| ((sum * covered as u32 + pixels / 2) >> pixels.ilog2()) as u8);
             }
-            previous = Some((share, self.chroma_row(row, chroma_first, &chroma)));
+            self.chroma_row(&(row..row + alike), chroma_first, &chroma);
+            row += alike;
+        }
+    }
+
+    /// Adds a print with its top left corner at `x`, `y`. What is outside of the frame is left out.
+    pub fn print(&mut self, print: &Print, x: i32, y: i32) {
+        let columns = clip(x, print.width(), self.target.width);
+        let rows = clip(y, print.height(), self.target.height);
+        if columns.is_empty() || rows.is_empty() {
+            return;
+        }
+        // From columns and rows of the frame to those of the print, and back.
+        let row_of = |row: usize| (row as i64 - i64::from(y)) as usize;
+        let column_of = |column: usize| (column as i64 - i64::from(x)) as usize;
+        let back = |column: usize| (column as i64 + i64::from(x)) as usize;
+        let inside = column_of(columns.start)..column_of(columns.end);
+        let colours = print.colours();
+        for row in rows.clone() {
+            let span = print.span(row_of(row), &inside);
+            let weights = print.weights(row_of(row), span.clone());
+            self.first_tones(row, back(span.start), weights, colours);
+        }
+        if !self.subsampled() {
+            return;
+        }
+        let (mut sums, mut means) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for chroma_row in rows.start / 2..rows.end.div_ceil(2) {
+            let pair = chroma_row * 2..(chroma_row * 2 + 2).min(self.target.height);
+            let within = pair.start.max(rows.start)..pair.end.min(rows.end);
+            let spans =
+                within.clone().map(|row| print.span(row_of(row), &inside)).filter(|span| !span.is_empty());
+            let Some(span) = spans.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)) else { continue };
+            // Whole pairs of columns, of which the outer ones may be half covered.
+            let first = back(span.start) / 2;
+            let count = back(span.end).div_ceil(2) - first;
+            for sums in &mut sums {
+                sums.clear();
+                sums.resize(count * 2, 0_u16);
+            }
+            for row in within {
+                let (inks, grounds) = print.weights(row_of(row), span.clone());
+                for (sums, weights) in sums.iter_mut().zip([inks, grounds]) {
+                    for (sum, weight) in sums[back(span.start) - first * 2..].iter_mut().zip(weights) {
+                        *sum += u16::from(*weight);
+                    }
+                }
+            }
+            // One, two or four pixels share a sample; of an odd frame the last column has none beside it.
+            let shift = pair.len() as u32;
+            let odd = self.target.width % 2 == 1 && first + count == self.target.width.div_ceil(2);
+            for (means, sums) in means.iter_mut().zip(&sums) {
+                means.clear();
+                let (pairs, _) = sums.as_chunks::<2>();
+                means.extend(pairs.iter().map(|[a, b]| ((a + b + (1 << shift) / 2) >> shift) as u8));
+                if let (true, Some(last), Some(sum)) = (odd, means.last_mut(), sums.get(count * 2 - 2)) {
+                    *last = ((sum + pair.len() as u16 / 2) >> (shift - 1)) as u8;
+                }
+            }
+            // Each mean is rounded by itself.
+            let [inks, grounds] = &mut means;
+            for (ground, ink) in grounds.iter_mut().zip(inks.iter()) {
+                *ground = (*ground).min(255 - ink);
+            }
+            self.chroma_tones(chroma_row, first, (inks, grounds), colours);
         }
     }
 
@@ -196,17 +237,7 @@ impl Stamp {
         }
         frame.validate()?;
         for (layer, plane) in self.planes.iter().zip(&mut frame.planes) {
-            for run in &layer.runs {
-                let start = run.row as usize * plane.stride + run.start as usize;
-                let data = run.data as usize..run.data as usize + run.len as usize;
-                let Some(bytes) = plane.data.get_mut(start..start + run.len as usize) else { continue };
-                let new = &layer.new[data.clone()];
-                if run.opaque {
-                    bytes.copy_from_slice(new);
-                } else {
-                    mix(bytes, new, &layer.keep[data]);
-                }
-            }
+            layer.blend(plane.data, plane.stride);
         }
         Ok(())
     }
@@ -215,88 +246,77 @@ impl Stamp {
         matches!(self.target.format, PixelFormat::Nv12 | PixelFormat::I420)
     }
 
-    /// Adds pixels to the first plane. How many runs that took.
-    fn first_row(&mut self, row: usize, first: usize, pixels: &[[u8; 4]]) -> usize {
+    /// Adds pixels to the first plane.
+    fn first_row(&mut self, rows: &Range<usize>, first: usize, pixels: &[[u8; 4]]) {
         let codes = self.codes;
         let layer = &mut self.planes[0];
         match self.target.format {
             PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8 => {
-                layer.row(row, first, pixels, |p| [codes.code(0, p)])
+                layer.pixels(rows, first, pixels, |p| [codes.code(0, p)]);
             }
-            PixelFormat::Rgb => layer.row(row, first, pixels, |[r, g, b, _]| [r, g, b]),
-            PixelFormat::Bgr => layer.row(row, first, pixels, |[r, g, b, _]| [b, g, r]),
-            PixelFormat::Rgbx => layer.row(row, first, pixels, |[r, g, b, _]| [r, g, b, 0]),
-            PixelFormat::Bgrx => layer.row(row, first, pixels, |[r, g, b, _]| [b, g, r, 0]),
+            PixelFormat::Rgb => layer.pixels(rows, first, pixels, rgb),
+            PixelFormat::Bgr => layer.pixels(rows, first, pixels, bgr),
+            PixelFormat::Rgbx => layer.pixels(rows, first, pixels, rgbx),
+            PixelFormat::Bgrx => layer.pixels(rows, first, pixels, bgrx),
         }
     }
 
-    /// Adds pixels of half size to the other planes. How many runs that took in each.
-    fn chroma_row(&mut self, row: usize, first: usize, pixels: &[[u8; 4]]) -> [usize; 2] {
+    /// Adds pixels of half size to the other planes.
+    fn chroma_row(&mut self, rows: &Range<usize>, first: usize, pixels: &[[u8; 4]]) {
         let codes = self.codes;
         let [_, second, third] = &mut self.planes;
         if self.target.format == PixelFormat::Nv12 {
-            [second.row(row, first, pixels, |p| [codes.code(1, p), codes.code(2, p)]), 0]
+            second.pixels(rows, first, pixels, |p| [codes.code(1, p), codes.code(2, p)]);
         } else {
-            [
-                second.row(row, first, pixels, |p| [codes.code(1, p)]),
-                third.row(row, first, pixels, |p| [codes.code(2, p)]),
-            ]
+            second.pixels(rows, first, pixels, |p| [codes.code(1, p)]);
+            third.pixels(rows, first, pixels, |p| [codes.code(2, p)]);
+        }
+    }
+
+    /// Adds a row of a print to the first plane.
+    fn first_tones(&mut self, row: usize, first: usize, weights: (&[u8], &[u8]), colours: [Rgba; 2]) {
+        let codes = self.codes;
+        let colours = colours.map(Rgba::premultiplied);
+        let layer = &mut self.planes[0];
+        match self.target.format {
+            PixelFormat::Nv12 | PixelFormat::I420 | PixelFormat::Gray8 => {
+                layer.tones(row, first, weights, colours.map(|p| [codes.code(0, p)]));
+            }
+            PixelFormat::Rgb => layer.tones(row, first, weights, colours.map(rgb)),
+            PixelFormat::Bgr => layer.tones(row, first, weights, colours.map(bgr)),
+            PixelFormat::Rgbx => layer.tones(row, first, weights, colours.map(rgbx)),
+            PixelFormat::Bgrx => layer.tones(row, first, weights, colours.map(bgrx)),
+        }
+    }
+
+    /// Adds a row of a print, at half size, to the other planes.
+    fn chroma_tones(&mut self, row: usize, first: usize, weights: (&[u8], &[u8]), colours: [Rgba; 2]) {
+        let codes = self.codes;
+        let colours = colours.map(Rgba::premultiplied);
+        let [_, second, third] = &mut self.planes;
+        if self.target.format == PixelFormat::Nv12 {
+            second.tones(row, first, weights, colours.map(|p| [codes.code(1, p), codes.code(2, p)]));
+        } else {
+            second.tones(row, first, weights, colours.map(|p| [codes.code(1, p)]));
+            third.tones(row, first, weights, colours.map(|p| [codes.code(2, p)]));
         }
     }
 }
 
-impl Layer {
-    /// Adds the pixels of one row that are not transparent, the first of which is at column `first`, `N` bytes each.
-    /// Of four bytes the last is not ours. How many runs that took.
-    fn row<const N: usize>(
-        &mut self,
-        row: usize,
-        first: usize,
-        pixels: &[[u8; 4]],
-        bytes: impl Fn([u8; 4]) -> [u8; N],
-    ) -> usize {
-        let before = self.runs.len();
-        let mut at = 0;
-        while let Some(start) = pixels[at..].iter().position(|p| p[3] > 0).map(|n| at + n) {
-            let mut end = start;
-            while let Some(next) = pixels[end..].iter().take(GAP).position(|p| p[3] > 0) {
-                end += next + 1;
-            }
-            let run = &pixels[start..end];
-            let data = self.new.len();
-            self.new.resize(data + run.len() * N, 0);
-            self.keep.resize(data + run.len() * N, 0);
-            for (new, pixel) in self.new[data..].chunks_exact_mut(N).zip(run) {
-                new.copy_from_slice(&bytes(*pixel));
-            }
-            for (keep, pixel) in self.keep[data..].chunks_exact_mut(N).zip(run) {
-                keep.fill(255 - pixel[3]);
-                if N == 4 {
-                    keep[3] = 255;
-                }
-            }
-            self.runs.push(Run {
-                row: row as u32,
-                start: ((first + start) * N) as u32,
-                len: (run.len() * N) as u32,
-                data: data as u32,
-                opaque: N < 4 && run.iter().all(|pixel| pixel[3] == 255),
-            });
-            at = end;
-        }
-        self.runs.len() - before
-    }
+fn rgb([r, g, b, _]: [u8; 4]) -> [u8; 3] {
+    [r, g, b]
+}
 
-    /// Adds the last `count` runs again on other rows, with the same bytes.
-    fn repeat(&mut self, rows: std::ops::Range<usize>, count: usize) {
-        let from = self.runs.len().saturating_sub(count);
-        let to = self.runs.len();
-        for row in rows {
-            for n in from..to {
-                self.runs.push(Run { row: row as u32, ..self.runs[n] });
-            }
-        }
-    }
+fn bgr([r, g, b, _]: [u8; 4]) -> [u8; 3] {
+    [b, g, r]
+}
+
+fn rgbx([r, g, b, _]: [u8; 4]) -> [u8; 4] {
+    [r, g, b, 0]
+}
+
+fn bgrx([r, g, b, _]: [u8; 4]) -> [u8; 4] {
+    [b, g, r, 0]
 }
 
 /// From premultiplied RGBA to premultiplied codes of a format, in fixed point.
@@ -337,17 +357,8 @@ impl Codes {
     }
 }
 
-/// `old * keep / 255 + new` for each byte.
-fn mix(bytes: &mut [u8], new: &[u8], keep: &[u8]) {
-    for ((old, new), keep) in bytes.iter_mut().zip(new).zip(keep) {
-        // 16 bits are enough, and what compilers make vector instructions of.
-        let scaled = u16::from(*old) * u16::from(*keep) + 128;
-        *old = (((scaled + (scaled >> 8)) >> 8) as u8).saturating_add(*new);
-    }
-}
-
 /// The part of `start..start + length` that lies within `0..end`.
-fn clip(start: i32, length: u32, end: usize) -> std::ops::Range<usize> {
+fn clip(start: i32, length: u32, end: usize) -> Range<usize> {
     let clamp = |v: i64| v.clamp(0, end as i64) as usize;
     let from = clamp(i64::from(start));
     from..clamp(i64::from(start) + i64::from(length)).max(from)
@@ -355,8 +366,8 @@ fn clip(start: i32, length: u32, end: usize) -> std::ops::Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::colour::div255;
     use super::*;
+    use crate::draw::Vertex;
     use crate::frame::PlaneMut;
     use proptest::prelude::*;
 
@@ -514,27 +525,54 @@ mod tests {
             }
         }
 
+        /// A print is what its canvas would be, in every format, at any place, and touches nothing else.
+        #[test]
+        fn prints_and_their_canvases_agree(
+            format in prop::sample::select(FORMATS.to_vec()),
+            (width, height) in (1_usize..40, 1_usize..40),
+            (x, y) in (-20_i32..44, -20_i32..44),
+            [ink, ground] in any::<[[u8; 4]; 2]>(),
+            trail in any::<bool>(),
+            old in any::<u8>(),
+        ) {
+            let [ink, ground] = [ink, ground].map(|[r, g, b, a]| Rgba { r, g, b, a });
+            let print = if trail {
+                let ends = [(1.0, 3.0, 1.0), (20.0, 17.0, 0.4), (28.0, 4.0, 0.0)];
+                let points = ends.map(|(x, y, alpha)| Vertex { x, y, alpha });
+                Print::trail(&points, 3.5, ink, ground, (40, 40)).expect("it is inside").2
+            } else {
+                Print::label(&mut crate::draw::Typeface::new(), "Ag", 13.0, ink, ground)
+            };
+            let mut printed = Picture::new(format, width, height, old);
+            let mut drawn = Picture::new(format, width, height, old);
+            let mut stamp = Stamp::new(printed.target);
+            stamp.print(&print, x, y);
+            stamp.blend(&mut printed.frame()).unwrap();
+            stamp.clear();
+            stamp.picture(&print.canvas(), x, y);
+            stamp.blend(&mut drawn.frame()).unwrap();
+            for plane in 0..format.planes() {
+                for (n, (a, b)) in printed.planes[plane].iter().zip(&drawn.planes[plane]).enumerate() {
+                    prop_assert!(a.abs_diff(*b) <= 4, "{format:?} plane {plane} byte {n}: {a} {b}");
+                }
+                let (row, rows) = printed.frame().as_frame().plane_size(plane);
+                for n in 0..rows {
+                    for m in row..printed.strides[plane] {
+                        prop_assert_eq!(printed.byte(plane, m, n), 0xa5);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn no_place_is_a_panic(x: i32, y: i32, w: u32, h: u32) {
             let mut picture = Picture::new(Nv12, 17, 9, 0);
             let mut stamp = Stamp::new(picture.target);
             stamp.fill((x, y), (w, h), Rgba::WHITE);
-            stamp.picture(&Canvas::label(&mut crate::draw::Typeface::new(), "a", 12.0, Rgba::WHITE, Rgba::BLACK), x, y);
+            let label = Print::label(&mut crate::draw::Typeface::new(), "a", 12.0, Rgba::WHITE, Rgba::BLACK);
+            stamp.print(&label, x, y);
+            stamp.picture(&label.canvas(), x, y);
             stamp.blend(&mut picture.frame()).unwrap();
-        }
-    }
-
-    #[test]
-    fn mixing_is_rounded() {
-        for old in 0..=255_u16 {
-            for alpha in 0..=255_u16 {
-                let new = div255(u32::from(200 * alpha));
-                let mut byte = [old as u8];
-                mix(&mut byte, &[new], &[255 - alpha as u8]);
-                let exact =
-                    f64::from(old) * f64::from(255 - alpha) / 255.0 + 200.0 * f64::from(alpha) / 255.0;
-                assert!((f64::from(byte[0]) - exact).abs() <= 1.0, "{old} {alpha}: {} {exact}", byte[0]);
-            }
         }
     }
 }

@@ -107,10 +107,21 @@ impl Typeface {
     pub fn draw(
         &mut self,
         canvas: &mut Canvas,
-        (x, baseline): (f32, f32),
+        origin: (f32, f32),
         size: f32,
         text: &str,
         colour: Rgba,
+    ) -> f32 {
+        self.each(size, text, origin, |x, y, coverage| canvas.cover(x, y, coverage, colour))
+    }
+
+    /// As [`Self::draw`], but for each row of each letter calls `cover` with its place and its coverage, 0 to 255.
+    pub(super) fn each(
+        &mut self,
+        size: f32,
+        text: &str,
+        (x, baseline): (f32, f32),
+        mut cover: impl FnMut(i32, i32, &[u8]),
     ) -> f32 {
         let size = size_of(size);
         let unit = size / units_per_em();
@@ -126,7 +137,7 @@ impl Typeface {
             if glyph.width > 0 {
                 let rows = glyph.coverage.chunks_exact(glyph.width);
                 for (n, coverage) in rows.enumerate() {
-                    canvas.cover(column as i32 + glyph.left, row + glyph.top + n as i32, coverage, colour);
+                    cover(column as i32 + glyph.left, row + glyph.top + n as i32, coverage);
                 }
             }
             pen += FONT.h_advance_unscaled(id) * unit;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::colours::ClassColours;
 use super::timeline::Pick;
-use crate::draw::{Canvas, Rgba, Stamp, Typeface, Vertex};
+use crate::draw::{Print, Rgba, Stamp, Typeface, Vertex};
 use crate::geometry::Rect;
 
 /// Objects whose trails are drawn.
@@ -60,10 +60,10 @@ pub enum Piece {
         height: u32,
         row: Vec<Rgba>,
     },
-    Picture {
+    Print {
         x: i32,
         y: i32,
-        canvas: Canvas,
+        print: Print,
     },
 }
 
@@ -71,7 +71,7 @@ impl Piece {
     pub fn stamp(&self, stamp: &mut Stamp) {
         match self {
             Self::Bars { x, y, height, row } => stamp.bars((*x, *y), *height, row),
-            Self::Picture { x, y, canvas } => stamp.picture(canvas, *x, *y),
+            Self::Print { x, y, print } => stamp.print(print, *x, *y),
         }
     }
 }
@@ -223,8 +223,8 @@ impl Layout<'_> {
     fn label(&mut self, rect: &Rect, text: &str, colour: Rgba) -> Piece {
         let room = (self.width - self.font).max(self.font);
         let text = Typeface::fit(text, self.font, room);
-        let canvas = Canvas::label(self.typeface, &text, self.font, colour.ink(), colour);
-        let (width, height) = (canvas.width() as f32, canvas.height() as f32);
+        let print = Print::label(self.typeface, &text, self.font, colour.ink(), colour);
+        let (width, height) = (print.width() as f32, print.height() as f32);
         let line = self.line as f32;
         let column = |x: f32| x.min(self.width - width).max(0.0).round();
         let places = [
@@ -247,7 +247,7 @@ impl Layout<'_> {
             Rect { y, ..places[0] }
         });
         self.taken.push(place);
-        Piece::Picture { x: place.x as i32, y: place.y as i32, canvas }
+        Piece::Print { x: place.x as i32, y: place.y as i32, print }
     }
 
     /// Where the feet of each object have been.
@@ -275,23 +275,11 @@ impl Layout<'_> {
             if points.len() < 2 {
                 continue;
             }
-            let (mut left, mut top, mut right, mut bottom) = (f32::MAX, f32::MAX, f32::MIN, f32::MIN);
-            for point in &points {
-                (left, right) = (left.min(point.x), right.max(point.x));
-                (top, bottom) = (top.min(point.y), bottom.max(point.y));
+            let colour = self.style.colours.of(&seen.class);
+            let within = (self.width as u32, self.height as u32);
+            if let Some((x, y, print)) = Print::trail(&points, thick, colour, TRAIL_EDGE, within) {
+                self.pieces.push(Piece::Print { x, y, print });
             }
-            let margin = thick + 2.0;
-            let left = (left - margin).clamp(0.0, self.width).floor();
-            let top = (top - margin).clamp(0.0, self.height).floor();
-            let right = (right + margin).clamp(left, self.width).ceil();
-            let bottom = (bottom + margin).clamp(top, self.height).ceil();
-            let mut canvas = Canvas::new((right - left) as u32, (bottom - top) as u32);
-            for point in &mut points {
-                (point.x, point.y) = (point.x - left, point.y - top);
-            }
-            canvas.stroke(&points, thick + 2.0, TRAIL_EDGE);
-            canvas.stroke(&points, thick, self.style.colours.of(&seen.class));
-            self.pieces.push(Piece::Picture { x: left as i32, y: top as i32, canvas });
         }
     }
 
@@ -320,14 +308,14 @@ impl Layout<'_> {
                 continue;
             }
             let text = Typeface::fit(text.trim(), size, (self.width - 3.0 * size).max(size));
-            let canvas = Canvas::label(self.typeface, &text, size, Rgba::WHITE, PANEL);
-            let top = bottom - canvas.height() as f32;
+            let print = Print::label(self.typeface, &text, size, Rgba::WHITE, PANEL);
+            let top = bottom - print.height() as f32;
             if top < 0.0 {
                 break;
             }
-            let x = (self.width - margin - canvas.width() as f32).max(0.0).round() as i32;
-            self.taken.push(Rect::new(x as f32, top, canvas.width() as f32, canvas.height() as f32));
-            lines.push(Piece::Picture { x, y: top as i32, canvas });
+            let x = (self.width - margin - print.width() as f32).max(0.0).round() as i32;
+            self.taken.push(Rect::new(x as f32, top, print.width() as f32, print.height() as f32));
+            lines.push(Piece::Print { x, y: top as i32, print });
             bottom = top - 2.0;
         }
         lines

@@ -198,8 +198,8 @@ fn drawn(seen: Vec<Seen>, style: &Style, size: (usize, usize)) -> Vec<Piece> {
 
 fn pictures(pieces: &[Piece]) -> Vec<Rect> {
     let rect = |piece: &Piece| match piece {
-        Piece::Picture { x, y, canvas } => {
-            Some(Rect::new(*x as f32, *y as f32, canvas.width() as f32, canvas.height() as f32))
+        Piece::Print { x, y, print } => {
+            Some(Rect::new(*x as f32, *y as f32, print.width() as f32, print.height() as f32))
         }
         Piece::Bars { .. } => None,
     };

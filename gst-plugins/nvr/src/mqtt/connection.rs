@@ -4,10 +4,10 @@
 //! stays in our hands: rumqttc forgets its pending messages when a broker has lost the session, and its state from
 //! before a cut confuses the next connection.
 //!
-//! Locks are held for a few instructions, one at a time, never while I/O or an observer runs.
+//! Locks are held for a few instructions, one at a time, never while I/O or an observer runs. The one exception is what
+//! a newcomer is told of an outage: an observer opens and drops nothing that has to do with its own connection.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,18 +16,19 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use nvr_core::backoff::Backoff;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing,
-    Packet, QoS, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions, QoS,
+    StateError, Transport, mqttbytes,
 };
 use tokio::sync::Notify;
 use tokio::time;
 
 use super::CAT;
+use super::flight::{Flight, Suspects};
 use super::options::{Options, OptionsError};
-use super::publisher::{self, Inner, MAX_PAYLOAD, Notice, Taken};
-use super::subscription::{self, Receiver, Signal, Subscriptions};
+use super::publisher::{Inner, MAX_PAYLOAD, Notice};
+use super::subscription::{Receiver, Request, Requests, Signal, Subscriptions};
 use super::tls;
 
 /// A broker that goes silent is noticed after at most twice this.
@@ -45,7 +46,7 @@ const REFUSED_DELAY: Duration = Duration::from_mins(1);
 /// QoS 1 messages sent ahead of their confirmations.
 const IN_FLIGHT: u16 = 100;
 /// A packet above this ends the connection. Far more than is ever passed on, so that what is merely too large can be
-/// counted without losing the connection over it.
+/// counted without losing the connection over it; what is far too large would have to be held in memory.
 const MAX_INCOMING: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -66,8 +67,10 @@ pub(super) struct Connection {
 pub(super) struct Shared {
     options: Options,
     client_id: String,
-    publishers: Mutex<Vec<Weak<Inner>>>,
+    /// Replaced and never changed: every message that is sent looks at them.
+    publishers: Mutex<Arc<Vec<Arc<Inner>>>>,
     subscriptions: Subscriptions,
+    suspects: Mutex<Suspects>,
     turn: AtomicUsize,
     /// Something was queued, or the connection is to end.
     work: Notify,
@@ -126,21 +129,28 @@ impl Connection {
 
     /// Adds a publisher. It learns at once of an outage that others already know of.
     pub fn join(&self, publisher: &Arc<Inner>) {
-        self.shared.publishers.lock().push(Arc::downgrade(publisher));
-        let outage = self.shared.outage.lock().clone();
-        if let Some(outage) = outage {
-            publisher.notify(Notice::Disconnected(outage.why));
+        self.shared.add(publisher);
+        // Held while it is told, so that what the worker finds out meanwhile is told after this and not before.
+        let outage = self.shared.outage.lock();
+        if let Some(outage) = &*outage {
+            publisher.notify(Notice::Disconnected(outage.why.clone()));
         } else if self.status() == Status::Connected {
             publisher.notify(Notice::Connected);
         }
     }
 
+    /// Takes a publisher away: it hears and sends nothing more.
+    pub fn leave(&self, publisher: &Arc<Inner>) {
+        self.shared.remove(publisher);
+    }
+
     /// Adds a subscription. Its filters are asked for once they are set.
     pub fn listen(&self, receiver: &Arc<Receiver>) {
         self.shared.subscriptions.add(receiver);
-        let outage = self.shared.outage.lock().clone();
-        if let Some(outage) = outage {
-            receiver.notify(Signal::Disconnected(outage.why));
+        // As above.
+        let outage = self.shared.outage.lock();
+        if let Some(outage) = &*outage {
+            receiver.notify(Signal::Disconnected(outage.why.clone()));
         } else if self.status() == Status::Connected {
             receiver.notify(Signal::Connected);
         }
@@ -153,7 +163,7 @@ impl Connection {
     }
 
     pub fn wake(&self) {
-        self.shared.work.notify_one();
+        self.shared.wake();
     }
 
     pub fn status(&self) -> Status {
@@ -187,6 +197,7 @@ impl Shared {
             options,
             publishers: Mutex::default(),
             subscriptions: Subscriptions::default(),
+            suspects: Mutex::default(),
             turn: AtomicUsize::new(0),
             work: Notify::new(),
             stopping: AtomicBool::new(false),
@@ -199,11 +210,31 @@ impl Shared {
         }
     }
 
-    /// The publishers that are still there.
-    pub fn publishers(&self) -> Vec<Arc<Inner>> {
-        let mut list = self.publishers.lock();
-        list.retain(|publisher| publisher.strong_count() > 0);
-        list.iter().filter_map(Weak::upgrade).collect()
+    /// The publishers that are there.
+    pub fn publishers(&self) -> Arc<Vec<Arc<Inner>>> {
+        self.publishers.lock().clone()
+    }
+
+    fn add(&self, publisher: &Arc<Inner>) {
+        Arc::make_mut(&mut *self.publishers.lock()).push(publisher.clone());
+    }
+
+    fn remove(&self, publisher: &Arc<Inner>) {
+        Arc::make_mut(&mut *self.publishers.lock()).retain(|known| !Arc::ptr_eq(known, publisher));
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Topics that the broker may not want anything for.
+    pub fn suspects(&self) -> MutexGuard<'_, Suspects> {
+        self.suspects.lock()
+    }
+
+    /// There may be something to send now.
+    pub fn wake(&self) {
+        self.work.notify_one();
     }
 
     /// Which of `n` publishers is next.
@@ -219,7 +250,7 @@ impl Shared {
         *self.status.lock() = Status::Connected;
         *self.outage.lock() = None;
         gst::info!(CAT, "{}: connected", self.options);
-        for publisher in self.publishers() {
+        for publisher in &*self.publishers() {
             publisher.wake();
             publisher.notify(Notice::Connected);
         }
@@ -238,7 +269,7 @@ impl Shared {
                 why
             })
         };
-        for publisher in self.publishers() {
+        for publisher in &*self.publishers() {
             publisher.wake();
             if let Some(why) = &news {
                 publisher.notify(Notice::Disconnected(why.clone()));
@@ -303,15 +334,25 @@ async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> 
     *connections += 1;
     shared.connected();
 
-    let flight = RefCell::new(Flight::default());
-    let ended = exchange(shared, &client, event_loop, &flight).await;
+    let flight = RefCell::new(Flight::new(shared));
+    let requests = RefCell::new(Requests::new(&shared.subscriptions));
+    let ended = exchange(shared, &client, event_loop, &flight, &requests).await;
+    let failure = ended.filter(|_| !shared.stopping()).map(|error| {
+        flight.borrow_mut().ended(&error);
+        match error {
+            ConnectionError::MqttState(StateError::Deserialization(
+                mqttbytes::Error::PayloadSizeLimitExceeded(size),
+            )) => Failure {
+                why: requests.borrow().too_large(&shared.subscriptions, size, MAX_INCOMING),
+                refused: false,
+                connected: true,
+            },
+            error => failure(&error, true),
+        }
+    });
     // Back to the queues before anybody hears of the end.
     drop(flight);
-    match ended {
-        None => Ok(()),
-        Some(_) if shared.stopping() => Ok(()),
-        Some(error) => Err(failure(&error, true)),
-    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// Feeds and polls until the connection breaks, which gives the error, or is to end.
@@ -319,9 +360,9 @@ async fn exchange(
     shared: &Shared,
     client: &AsyncClient,
     mut event_loop: EventLoop,
-    flight: &RefCell<Flight>,
+    flight: &RefCell<Flight<'_>>,
+    requests: &RefCell<Requests>,
 ) -> Option<ConnectionError> {
-    let requests = RefCell::new(subscription::Requests::default());
     let poll = async {
         loop {
             match event_loop.poll().await {
@@ -329,7 +370,16 @@ async fn exchange(
                     Flight::follow(flight, &event);
                     requests.borrow_mut().follow(&shared.subscriptions, &event);
                 }
-                Err(error) => return error,
+                Err(error) => {
+                    // What came before the end counts: rumqttc reads both in one go and tells of the end first.
+                    for event in std::mem::take(&mut event_loop.state.events) {
+                        if matches!(event, Event::Incoming(_)) {
+                            Flight::follow(flight, &event);
+                            requests.borrow_mut().follow(&shared.subscriptions, &event);
+                        }
+                    }
+                    return error;
+                }
             }
         }
     };
@@ -341,17 +391,17 @@ async fn exchange(
             if let Some(request) = next {
                 // Fail only where the event loop is gone, and then `poll` says why: filters are checked.
                 let _ = match request {
-                    subscription::Request::Subscribe(filter, qos) => client.subscribe(filter, qos).await,
-                    subscription::Request::Unsubscribe(filter) => client.unsubscribe(filter).await,
+                    Request::Subscribe(filter, qos) => client.subscribe(filter, qos).await,
+                    Request::Unsubscribe(filter) => client.unsubscribe(filter).await,
                 };
                 continue;
             }
-            let Some(taken) = publisher::next(shared) else {
-                shared.work.notified().await;
+            let Some(publish) = Flight::next(flight) else {
+                let pause = requests.borrow().pause();
+                // Whichever comes first: both mean to look again.
+                let _ = time::timeout(pause, shared.work.notified()).await;
                 continue;
             };
-            let publish = taken.message.publish.clone();
-            flight.borrow_mut().submitted.push_back(taken);
             // Fails only where the event loop is gone, and then `poll` says why.
             let _ = client.publish_bytes(publish.topic, publish.qos, publish.retain, publish.payload).await;
         }
@@ -369,56 +419,6 @@ async fn exchange(
             None
         }
         () = overdue => None,
-    }
-}
-
-/// Messages that rumqttc has been given, in order. They go back to their queues when this is dropped.
-#[derive(Default)]
-struct Flight {
-    /// Not written yet.
-    submitted: VecDeque<Taken>,
-    /// Written and not confirmed, by packet id.
-    unconfirmed: VecDeque<(u16, Taken)>,
-}
-
-impl Flight {
-    /// Keeps book of what the event loop did. Messages are written in the order in which they were submitted.
-    fn follow(this: &RefCell<Self>, event: &Event) {
-        match event {
-            Event::Outgoing(Outgoing::Publish(id)) => {
-                let written = this.borrow_mut().submitted.pop_front();
-                if let Some(taken) = written.and_then(Taken::written) {
-                    this.borrow_mut().unconfirmed.push_back((*id, taken));
-                }
-            }
-            Event::Incoming(Packet::PubAck(ack)) => {
-                let confirmed = {
-                    let list = &mut this.borrow_mut().unconfirmed;
-                    let position = list.iter().position(|(id, _)| *id == ack.pkid);
-                    position.and_then(|position| list.remove(position))
-                };
-                if let Some((_, taken)) = confirmed {
-                    taken.confirmed();
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let mut groups: Vec<(Arc<Inner>, Vec<_>)> = Vec::new();
-        let unconfirmed = self.unconfirmed.drain(..).map(|(_, taken)| taken);
-        for taken in unconfirmed.chain(self.submitted.drain(..)) {
-            match groups.iter_mut().find(|(owner, _)| Arc::ptr_eq(owner, &taken.owner)) {
-                Some((_, messages)) => messages.push(taken.message),
-                None => groups.push((taken.owner, vec![taken.message])),
-            }
-        }
-        for (owner, messages) in groups {
-            owner.give_back(messages);
-        }
     }
 }
 
@@ -453,7 +453,11 @@ fn failure(error: &ConnectionError, connected: bool) -> Failure {
             (format!("{error}; check `ca-file` and that the broker's certificate names this host"), false)
         }
         ConnectionError::NetworkTimeout => ("does not answer".into(), false),
-        ConnectionError::MqttState(rumqttc::StateError::AwaitPingResp) => ("has gone silent".into(), false),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => ("has gone silent".into(), false),
+        // Not the fault of any packet, which is what rumqttc calls it.
+        ConnectionError::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error))) if connected => {
+            (format!("connection lost: {error}"), false)
+        }
         error if connected => (format!("connection lost: {error}"), false),
         error => (format!("cannot connect: {error}"), false),
     };
@@ -471,9 +475,54 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
+    use super::super::fake::{FakeBroker, Manner, TIMEOUT};
     use super::super::{BrokerSettings, Message, Publisher};
     use super::*;
     use gst::prelude::*;
+
+    #[test]
+    fn a_newcomer_hears_of_the_end_of_an_outage_last() {
+        gst::init().unwrap();
+        let broker = FakeBroker::start(Manner::Silent);
+        let mut settings = BrokerSettings::default();
+        let specs = BrokerSettings::properties();
+        let spec = specs.iter().find(|spec| spec.name() == "broker").unwrap();
+        settings.set(&broker.url().to_value(), spec);
+        let options = settings.resolve().unwrap();
+        // A connection without a worker: this test tells what happens to it.
+        let shared = Arc::new(Shared::new(options.clone()));
+        let connection = Connection { shared: shared.clone(), worker: std::thread::current().id() };
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (inside, entered) = std::sync::mpsc::channel();
+        let observer = {
+            let heard = heard.clone();
+            move |notice| {
+                let connected = matches!(notice, Notice::Connected);
+                if !connected {
+                    inside.send(()).unwrap();
+                    // Time for the other to overtake, were it allowed to.
+                    let deadline = Instant::now() + Duration::from_millis(200);
+                    while heard.lock().len() < 2 && Instant::now() < deadline {
+                        std::thread::yield_now();
+                    }
+                }
+                heard.lock().push(connected);
+            }
+        };
+        let publisher = Publisher::open(&options, 1, observer).unwrap();
+        let deadline = Instant::now() + TIMEOUT;
+        while heard.lock().is_empty() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        shared.disconnected("away", false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| connection.join(publisher.inner()));
+            entered.recv().unwrap();
+            shared.connected();
+        });
+        assert_eq!(*heard.lock(), [true, false, true]);
+    }
 
     /// Numbers that look random and are the same each time (xorshift).
     struct Numbers(u64);
@@ -530,7 +579,7 @@ mod tests {
         // A publisher of a broker that is not there, whose queue this session drains.
         options.port = 1;
         let publisher = Publisher::open(&options, 100, |_| ()).unwrap();
-        shared.publishers.lock().push(publisher.downgrade());
+        shared.add(publisher.inner());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for i in 0..ROUNDS {
             publisher.publish(Message::new("t", vec![0; i % 50], QoS::AtLeastOnce, false, 0));

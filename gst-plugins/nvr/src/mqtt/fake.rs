@@ -26,6 +26,10 @@ pub enum Manner {
     Garble(&'static [u8]),
     /// As polite, but lets nobody listen.
     Secretive,
+    /// As polite, but begins a message of 18 MiB to whoever asks for this filter.
+    Heavy(&'static str),
+    /// As polite, but cuts the connection over messages for this topic.
+    Touchy(&'static str),
     /// Cuts the connection when this many messages have come, and confirms nothing.
     CutAfter(usize),
 }
@@ -180,7 +184,10 @@ impl Shared {
                     here += 1;
                     match manner {
                         Manner::CutAfter(count) if here >= count => return None,
-                        Manner::Polite | Manner::Secretive if qos > 0 => {
+                        Manner::Touchy(bad) if topic == bad.as_bytes() => return None,
+                        Manner::Polite | Manner::Secretive | Manner::Heavy(_) | Manner::Touchy(_)
+                            if qos > 0 =>
+                        {
                             stream.write_all(&[0x40, 2, id[0], id[1]]).ok()?;
                         }
                         _ => {}
@@ -209,6 +216,11 @@ impl Shared {
                             }
                         }
                         stream.write_all(&answer).ok()?;
+                        if let Manner::Heavy(filter) = manner
+                            && names.iter().any(|name| name == filter)
+                        {
+                            stream.write_all(&[0x31, 0x80, 0x80, 0x80, 9]).ok()?;
+                        }
                     } else {
                         stream.write_all(&[0xb0, 2, id[0], id[1]]).ok()?;
                     }

@@ -6,6 +6,7 @@
 //! [`Subscription`]: topic filters and a bounded queue behind the same connection, asked for anew on every connection.
 
 mod connection;
+mod flight;
 mod options;
 mod publisher;
 mod subscription;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use gst::glib;
 use gst::prelude::*;
+use nvr_core::secret::HIDDEN;
 use nvr_core::topic::{self, TopicError};
 use url::Url;
 
@@ -302,15 +303,27 @@ fn decode(text: &str) -> Result<String, String> {
     String::from_utf8(out).map_err(|_| "user name or password is not UTF-8".into())
 }
 
-/// The URL as it may be shown: without the password, and of something unreadable nothing at all.
+/// The URL as it may be shown: scheme, user, host and port, and of something that is no broker's URL nothing at all.
 fn redacted(text: &str) -> String {
-    match Url::parse(text) {
-        Ok(mut url) if url.password().is_some() => {
-            // Fails only for URLs that cannot have a password, and this one has.
-            let _ = url.set_password(Some("***"));
-            url.into()
-        }
-        Ok(_) => text.into(),
-        Err(_) => "(not a URL)".into(),
+    shown(text).unwrap_or_else(|| "(not a broker URL)".into())
+}
+
+fn shown(text: &str) -> Option<String> {
+    let (scheme, rest) = text.trim().split_once("://")?;
+    // Nothing may follow host and port: whatever stands before the last '@' belongs to the password.
+    let (credentials, host) = match rest.rsplit_once('@') {
+        Some((credentials, host)) => (Some(credentials), host),
+        None => (None, rest),
+    };
+    let url = Url::parse(&format!("{scheme}://{host}")).ok()?;
+    if !matches!(url.scheme(), "mqtt" | "mqtts") {
+        return None;
     }
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    let user = credentials.map_or_else(String::new, |text| match text.split_once(':') {
+        Some((user, _)) => format!("{user}:{HIDDEN}@"),
+        None => format!("{text}@"),
+    });
+    Some(format!("{}://{user}{host}{port}", url.scheme()))
 }

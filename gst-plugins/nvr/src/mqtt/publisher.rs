@@ -56,6 +56,19 @@ pub enum Notice {
     Disconnected(Arc<str>),
     /// The broker has taken responsibility for the QoS 1 message with this token.
     Acknowledged(u64),
+    /// The broker closes the connection over the message with this token, which has been given up; and why, in words
+    /// for the user, where it is the first for its topic.
+    Refused(u64, Option<Arc<str>>),
+}
+
+impl Notice {
+    /// What the user should know of it.
+    pub fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Disconnected(why) | Self::Refused(_, Some(why)) => Some(why),
+            Self::Connected | Self::Acknowledged(_) | Self::Refused(_, None) => None,
+        }
+    }
 }
 
 type Observer = Box<dyn Fn(Notice) + Send + Sync>;
@@ -67,7 +80,8 @@ pub struct Stats {
     pub published: u64,
     /// QoS 1 messages that the broker has confirmed.
     pub acknowledged: u64,
-    /// Given up: the queue was full, the message too large, or there was no time left to send it.
+    /// Given up: the queue was full, the message too large, the broker did not want it, or there was no time left to
+    /// send it.
     pub dropped: u64,
     /// QoS 1 messages that were sent again after a cut.
     pub retransmitted: u64,
@@ -205,8 +219,8 @@ impl Publisher {
     }
 
     #[cfg(test)]
-    pub(super) fn downgrade(&self) -> std::sync::Weak<Inner> {
-        Arc::downgrade(&self.inner)
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     pub fn stats(&self) -> Stats {
@@ -231,6 +245,7 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.close();
+        self.connection.leave(&self.inner);
     }
 }
 
@@ -296,6 +311,16 @@ impl Taken {
         self.owner.acknowledged.fetch_add(1, Ordering::Relaxed);
         self.finished();
         self.owner.notify(Notice::Acknowledged(self.message.token));
+    }
+
+    /// The broker does not want it.
+    pub fn refused(self, why: Option<Arc<str>>) {
+        // What a closed queue had in hand is counted already.
+        if !self.owner.queue.lock().closed {
+            self.owner.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        self.finished();
+        self.owner.notify(Notice::Refused(self.message.token, why));
     }
 
     fn finished(&self) {

@@ -19,6 +19,12 @@ use super::connection::{Connection, Status};
 use super::options::{Options, OptionsError};
 use super::publisher::MAX_PAYLOAD;
 
+/// What comes within this time of asking for a filter was retained under it.
+const CALM: Duration = Duration::from_secs(2);
+/// How long a filter is not asked for again that has something too large retained under it.
+const REST: Duration = Duration::from_mins(5);
+/// How long filters are asked for one by one after something that was too large.
+const CAREFUL: Duration = Duration::from_mins(10);
 /// Payload bytes that one queue holds at most.
 const MAX_QUEUED_BYTES: usize = 2 * MAX_PAYLOAD;
 
@@ -284,6 +290,17 @@ impl Receiver {
 pub(super) struct Subscriptions {
     receivers: Mutex<Vec<Weak<Receiver>>>,
     changes: AtomicU64,
+    heavy: Mutex<Heavy>,
+}
+
+/// What is known of packets that were too large: each of them ends the connection, and one that a broker retains would
+/// end every one.
+#[derive(Default)]
+struct Heavy {
+    /// When the last one came.
+    last: Option<Instant>,
+    /// Filters that are not asked for, and until when.
+    resting: BTreeMap<String, Instant>,
 }
 
 impl Subscriptions {
@@ -336,7 +353,6 @@ pub(super) enum Request {
 }
 
 /// What one connection has asked the broker for.
-#[derive(Default)]
 pub(super) struct Requests {
     /// [`Subscriptions::changes`] at the last comparison.
     seen: Option<u64>,
@@ -347,15 +363,52 @@ pub(super) struct Requests {
     submitted: VecDeque<(String, u64)>,
     /// Written and not answered, by packet id.
     unanswered: VecDeque<(u16, String, u64)>,
+    /// Asks for one filter at a time, to learn which one is too heavy.
+    careful: bool,
+    /// The filter that was asked for last, and when.
+    last: Option<(String, Instant)>,
+    /// When a filter has rested enough.
+    rested: Option<Instant>,
 }
 
 impl Requests {
+    pub fn new(subscriptions: &Subscriptions) -> Self {
+        let last = subscriptions.heavy.lock().last;
+        Self {
+            seen: None,
+            asked: BTreeMap::new(),
+            due: VecDeque::new(),
+            submitted: VecDeque::new(),
+            unanswered: VecDeque::new(),
+            careful: last.is_some_and(|last| last.elapsed() < CAREFUL),
+            last: None,
+            rested: None,
+        }
+    }
+
+    /// How long to wait at most before [`Self::next`] is called again.
+    pub fn pause(&self) -> Duration {
+        let now = Instant::now();
+        let step =
+            self.last.as_ref().filter(|_| self.careful && !self.due.is_empty()).map(|(_, at)| *at + CALM);
+        let until = step.into_iter().chain(self.rested).min();
+        until.map_or(CAREFUL, |until| until.saturating_duration_since(now))
+    }
+
     /// The next request, where what is wanted differs from what was asked for.
     pub fn next(&mut self, subscriptions: &Subscriptions) -> Option<Request> {
+        let now = Instant::now();
         let changes = subscriptions.changes.load(Ordering::Acquire);
-        if self.due.is_empty() && self.seen != Some(changes) {
+        let rested = self.rested.is_some_and(|rested| rested <= now);
+        if self.due.is_empty() && (self.seen != Some(changes) || rested) {
             self.seen = Some(changes);
-            let wanted = subscriptions.wanted();
+            let mut wanted = subscriptions.wanted();
+            {
+                let resting = &mut subscriptions.heavy.lock().resting;
+                resting.retain(|_, until| *until > now);
+                wanted.retain(|filter, _| !resting.contains_key(filter));
+                self.rested = resting.values().min().copied();
+            }
             for filter in self.asked.keys().filter(|filter| !wanted.contains_key(*filter)) {
                 self.due.push_back(Request::Unsubscribe(filter.clone()));
             }
@@ -366,12 +419,55 @@ impl Requests {
             }
             self.asked = wanted;
         }
+        if self.careful && self.last.as_ref().is_some_and(|(_, at)| at.elapsed() < CALM) {
+            return None;
+        }
         let request = self.due.pop_front()?;
         if let Request::Subscribe(filter, _) = &request {
             let generation = self.asked.get(filter).map_or(0, |(_, generation)| *generation);
             self.submitted.push_back((filter.clone(), generation));
+            self.last = Some((filter.clone(), now));
         }
         Some(request)
+    }
+
+    /// A packet of `size` bytes has ended the connection. Says so, and keeps it from ending the next one where it is
+    /// clear under which filter it is retained.
+    pub fn too_large(&self, subscriptions: &Subscriptions, size: usize, limit: usize) -> String {
+        let mebi = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let guilty = self.last.as_ref().filter(|(_, at)| self.careful && at.elapsed() < CALM);
+        {
+            let mut heavy = subscriptions.heavy.lock();
+            heavy.last = Some(Instant::now());
+            if let Some((filter, _)) = guilty {
+                heavy.resting.insert(filter.clone(), Instant::now() + REST);
+            }
+        }
+        let Some((filter, _)) = guilty else {
+            let asked: Vec<_> = self.asked.keys().map(String::as_str).collect();
+            return format!(
+                "has sent a message of {:.1} MiB, more than the {:.0} MiB that are taken, under one of {}; trying \
+                 again",
+                mebi(size),
+                mebi(limit),
+                asked.join(", ")
+            );
+        };
+        let why = format!(
+            "retains a message of {:.1} MiB under {filter}, more than the {:.0} MiB that are taken: clear it with an \
+             empty retained message; nothing is heard under {filter} until it is tried again in {} minutes",
+            mebi(size),
+            mebi(limit),
+            REST.as_secs() / 60
+        );
+        let told: Arc<str> = format!("the MQTT broker {why}").into();
+        gst::warning!(CAT, "{told}");
+        for receiver in subscriptions.receivers() {
+            if receiver.filters.lock().contains_key(filter) {
+                receiver.notify(Signal::Refused(told.clone()));
+            }
+        }
+        why
     }
 
     /// Keeps book of what the event loop did, and passes on what came.

@@ -174,3 +174,26 @@ fn what_the_broker_refuses_is_said_and_what_is_no_filter_too() {
         Subscription::open(&options(&broker.url()).unwrap(), &[("a/#/b", QoS::AtMostOnce)], 3, |_| ());
     assert!(error.unwrap_err().to_string().contains("a/#/b"));
 }
+
+#[test]
+fn what_is_far_too_large_silences_its_own_filter_only() {
+    let broker = FakeBroker::start(Manner::Heavy("a/heavy"));
+    let publisher = Publisher::open(&options(&broker.url()).unwrap(), 10, |_| ()).unwrap();
+    let (subscription, signals) = listen(&broker, &["a/heavy", "a/light"], 10);
+    let list = signals.until(|list| list.iter().any(|signal| matches!(signal, Signal::Refused(_))));
+    let lost = |signal: &Signal| match signal {
+        Signal::Disconnected(why) | Signal::Refused(why) => Some(why.to_string()),
+        _ => None,
+    };
+    let words: Vec<_> = list.iter().filter_map(lost).collect();
+    assert!(words[0].contains("18.0 MiB") && words[0].contains("a/heavy, a/light"), "{words:?}");
+    assert!(words.last().unwrap().contains("retains a message of 18.0 MiB under a/heavy"), "{words:?}");
+    // From here on the connection lasts: the other filter is heard and messages are confirmed.
+    broker.until(|seen| seen.connections == 3 && seen.filters.last().unwrap() == "a/light", |_| ());
+    broker.send("a/light", b"feather");
+    signals.count(1, received);
+    assert_eq!(texts(&subscription), ["feather"]);
+    publisher.publish(Message::new("b", b"x".to_vec(), QoS::AtLeastOnce, false, 0));
+    assert!(publisher.drain(TIMEOUT));
+    assert_eq!(broker.look(|seen| seen.connections), 3);
+}

@@ -143,6 +143,20 @@ fn passwords_do_not_read_back() {
     for shown in [format!("{secret:?}"), format!("{broken:?}"), read(&broken, "broker").unwrap()] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+    for (text, shown) in [
+        ("user:hunter2@host:1883", "(not a broker URL)"),
+        ("rtsp://user:hunter2@host", "(not a broker URL)"),
+        ("mqtt:hunter2", "(not a broker URL)"),
+        ("mqtt://user:hunter2@", "(not a broker URL)"),
+        ("mqtt://user:hun/ter#2?@host:1883", "mqtt://user:***@host:1883"),
+        ("mqtt://user:1883/hunter2@host", "mqtt://user:***@host"),
+        ("mqtt://host?password=hunter2", "mqtt://host"),
+        ("mqtt://host/x#hunter2", "mqtt://host"),
+        ("mqtt://localhost:1883", "mqtt://localhost:1883"),
+        ("mqtts://[::1]:8883", "mqtts://[::1]:8883"),
+    ] {
+        assert_eq!(read(&settings(&[("broker", text)]), "broker").as_deref(), Some(shown), "{text}");
+    }
     assert!(!format!("{:?}", options("mqtt://user:hunter2@host").unwrap()).contains("hunter2"));
     assert_eq!(read(&settings(&[("client-id", "me"), ("client-id", "")]), "client-id"), None);
     assert_eq!(read(&settings(&[("topic-prefix", "a/b")]), "topic-prefix").as_deref(), Some("a/b"));
@@ -340,4 +354,39 @@ fn a_busy_publisher_leaves_room_for_the_others() {
     let payloads = broker.payloads(501);
     let position = payloads.iter().position(|payload| payload == "modest").unwrap();
     assert!(position <= 2, "{position}");
+}
+
+#[test]
+fn a_message_that_the_broker_cuts_over_is_given_up_alone() {
+    let broker = FakeBroker::start(Manner::Touchy("nvr/forbidden"));
+    let (publisher, notices) = open(&broker, 100);
+    for i in 0..30 {
+        let topic = if i == 10 { "nvr/forbidden" } else { "nvr/detections/1" };
+        let text = i.to_string();
+        publisher.publish(Message::new(topic, text.into_bytes(), QoS::AtLeastOnce, false, i));
+    }
+    assert!(wait(|| publisher.stats().acknowledged == 29 && publisher.stats().queued == 0));
+    let refused = |list: &[Notice]| -> Vec<_> {
+        list.iter()
+            .filter_map(|notice| match notice {
+                Notice::Refused(token, why) => Some((*token, why.clone())),
+                _ => None,
+            })
+            .collect()
+    };
+    let list = refused(&notices.until(|list| !refused(list).is_empty()));
+    let why = list[0].1.clone().unwrap();
+    assert_eq!((list.len(), list[0].0), (1, 10));
+    assert!(why.contains("over messages for nvr/forbidden") && why.contains("access list"), "{why}");
+    assert_eq!(publisher.stats().dropped, 1);
+
+    // More of the same costs no further cut and no further words.
+    let connections = broker.look(|seen| seen.connections);
+    publisher.publish(Message::new("nvr/forbidden", b"again".to_vec(), QoS::AtLeastOnce, false, 50));
+    publisher.publish(message("after", QoS::AtLeastOnce, 51));
+    assert!(publisher.drain(TIMEOUT));
+    let list = refused(&notices.until(|list| refused(list).len() == 2));
+    assert_eq!(list[1], (50, None));
+    assert_eq!((publisher.stats().dropped, publisher.stats().acknowledged), (2, 30));
+    assert_eq!(broker.look(|seen| seen.connections), connections);
 }

@@ -98,6 +98,8 @@ pub struct NvrCompositor {
     spots: Mutex<Vec<Spot>>,
     /// The wait for the next frame's time, to be cut short on the way down.
     wait: Mutex<Option<gst::SingleShotClockId>>,
+    /// Whether the clock's time means anything: a clock may be there before the base time is.
+    playing: AtomicBool,
     ending: AtomicBool,
 }
 
@@ -241,6 +243,11 @@ impl ElementImpl for NvrCompositor {
             && let Some(id) = self.wait.lock().take()
         {
             id.unschedule();
+        }
+        match transition {
+            gst::StateChange::PausedToPlaying => self.playing.store(true, Ordering::Release),
+            gst::StateChange::PlayingToPaused => self.playing.store(false, Ordering::Release),
+            _ => {}
         }
         self.parent_change_state(transition)
     }
@@ -408,6 +415,9 @@ impl NvrCompositor {
     /// Waits until the next frame is due. False on the way down.
     fn wait_for_next(&self) -> bool {
         let obj = self.obj();
+        if !self.playing.load(Ordering::Acquire) {
+            return true;
+        }
         let (Some(clock), Some(base)) = (obj.clock(), obj.base_time()) else { return true };
         let time = {
             let state = self.state.lock();
@@ -429,7 +439,7 @@ impl NvrCompositor {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let Some(info) = state.info.clone() else { return Ok(None) };
-        let now = self.obj().current_running_time();
+        let now = self.obj().current_running_time().filter(|_| self.playing.load(Ordering::Acquire));
         // Frames whose time has passed altogether are left out.
         let due = now.map_or(state.next, |now| state.due(now)).max(state.next);
         let skipped = due - state.next;

@@ -265,3 +265,23 @@ fn it_starts_stops_and_starts_again_and_ends_when_told() {
         }
     }
 }
+
+#[test]
+fn a_clock_that_comes_before_the_base_time_tells_no_time() {
+    init();
+    let pipeline = gst::parse::launch(
+        "videotestsrc num-buffers=50 ! video/x-raw,width=64,height=48,framerate=25/1 ! nvrcompositor name=wall ! \
+         video/x-raw,width=64,height=48,framerate=25/1 ! appsink name=sink sync=false",
+    )
+    .unwrap()
+    .downcast::<gst::Pipeline>()
+    .unwrap();
+    // A machine that has been up for ten hours; the pipeline gives it to its elements one after the other.
+    let clock = gst_check::TestClock::with_start_time(gst::ClockTime::from_seconds(36_000));
+    pipeline.by_name("wall").unwrap().set_clock(Some(&clock)).unwrap();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    let first = sink.try_pull_preroll(gst::ClockTime::from_seconds(20)).expect("a picture");
+    assert_eq!(first.buffer().unwrap().pts(), Some(gst::ClockTime::ZERO));
+    pipeline.set_state(gst::State::Null).unwrap();
+}

@@ -3,7 +3,7 @@
 use gst_video::{VideoConverter, VideoConverterConfig, VideoFrameExt, VideoFrameRef, VideoInfo};
 use nvr_core::{
     detection::Detection,
-    draw::{Canvas, Rgba, Stamp, Target, Typeface},
+    draw::{Canvas, Print, Rgba, Stamp, Target, Typeface},
     frame::{Frame, FrameMut, PixelFormat},
     layout::{Area, Placement, place},
     scale::{self, Recolour, Scaler},
@@ -264,8 +264,8 @@ fn texts(target: Target, area: Area, look: &Look, typeface: &mut Typeface) -> Te
         let margin = (size * 0.4).round() as i32;
         let room = (width - 2 * margin) as f32 - size;
         let name = Typeface::fit(&look.name, size, room);
-        let label = Canvas::label(typeface, &name, size, Rgba::WHITE, PANEL.with_alpha(0.62));
-        stamp.picture(&label, x + margin, y + height - margin - label.height() as i32);
+        let label = Print::label(typeface, &name, size, Rgba::WHITE, PANEL.with_alpha(0.62));
+        stamp.print(&label, x + margin, y + height - margin - label.height() as i32);
     }
     if let Some(notice) = &look.notice {
         let card = card(&look.name, notice, size, width as f32 * 0.92, typeface);
@@ -313,13 +313,13 @@ fn card(name: &str, notice: &str, size: f32, room: f32, typeface: &mut Typeface)
 /// Date and time of the wall, and where they stand: the lower right corner.
 pub(super) fn clock(target: Target, text: &str, spacing: u32, typeface: &mut Typeface) -> (Area, Stamp) {
     let size = (target.height as f32 / 44.0).clamp(11.0, 40.0);
-    let label = Canvas::label(typeface, text, size, Rgba::WHITE, PANEL.with_alpha(0.72));
+    let label = Print::label(typeface, text, size, Rgba::WHITE, PANEL.with_alpha(0.72));
     let margin = (size * 0.4).round() as u32 + spacing;
     let (width, height) = (target.width as u32, target.height as u32);
     let x = width.saturating_sub(label.width() + margin) & !1;
     let y = height.saturating_sub(label.height() + margin) & !1;
     let mut stamp = Stamp::new(target);
-    stamp.picture(&label, x as i32, y as i32);
+    stamp.print(&label, x as i32, y as i32);
     let even = |n: u32| n.div_ceil(2) * 2;
     (Area::new(x, y, even(label.width()), even(label.height())), stamp)
 }

@@ -25,12 +25,15 @@ use super::{
     recorders::Demands,
     surroundings,
 };
-use crate::mqtt::{Message as Mqtt, Options, OptionsError, Publisher, QoS, Will, default_instance_id};
+use crate::mqtt::{
+    Message as Mqtt, Notice, Options, OptionsError, Publisher, QoS, Will, default_instance_id,
+};
 
 /// Answers and status that may wait for the broker.
 const QUEUE: usize = 4096;
 /// Commands that may wait for their turn.
-pub const JOBS: usize = 256;
+const JOBS: usize = 256;
+const ENDING: &str = "the instance is ending";
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -141,7 +144,17 @@ impl Shared {
             prefix: settings.broker.topic_prefix().into(),
             kind: settings.kind.clone(),
             options: options.clone(),
-            publisher: Publisher::open(options, QUEUE, |_| {})?,
+            publisher: {
+                let element = element.downgrade();
+                Publisher::open(options, QUEUE, move |notice| {
+                    // Of outages the listener tells.
+                    if let Notice::Refused(_, Some(why)) = notice
+                        && let Some(element) = element.upgrade()
+                    {
+                        gst::element_warning!(element, gst::ResourceError::Write, ("{why}"));
+                    }
+                })?
+            },
             presence: Mutex::default(),
             client_id: format!("{}-{nonce:08x}", default_instance_id()),
             started: timestamp(now_ns()).to_string(),
@@ -178,16 +191,19 @@ impl Shared {
 
     // --- jobs ---
 
-    /// Queues a command; `false` where too many wait.
-    pub fn queue(&self, job: Job) -> bool {
+    /// Queues a command, or says why not.
+    pub fn queue(&self, job: Job) -> Result<(), String> {
         let mut jobs = self.jobs.lock();
-        if jobs.closed || jobs.waiting.len() >= JOBS {
-            return false;
+        if jobs.closed {
+            return Err(ENDING.into());
+        }
+        if jobs.waiting.len() >= JOBS {
+            return Err(format!("{JOBS} commands wait already"));
         }
         jobs.waiting.push_back(job);
         drop(jobs);
         self.jobs_changed.notify_all();
-        true
+        Ok(())
     }
 
     /// Has the status published when the worker comes to it; once, however often it is asked for.
@@ -245,7 +261,7 @@ impl Shared {
         self.jobs_changed.notify_all();
         for job in waiting {
             if let Job::Command(order) = job {
-                self.answer(&order.message, Err("the instance is ending".into()), None);
+                self.answer(&order.message, Err(ENDING.into()), None);
             }
         }
         let deadline = Instant::now() + patience;
@@ -263,9 +279,21 @@ impl Shared {
     /// The id is ours: the broker is to know when we vanish.
     pub fn claimed(&self) {
         let id = self.id();
-        *self.presence.lock() = self.open_presence(&id);
+        self.set_presence(self.open_presence(&id));
         self.owner.store(true, Ordering::Release);
         self.announce_soon();
+    }
+
+    /// The id is another's now: nothing that we say about it is true any more, not even that we are gone.
+    pub fn lost(&self) {
+        self.owner.store(false, Ordering::Release);
+        self.set_presence(None);
+    }
+
+    fn set_presence(&self, presence: Option<Publisher>) {
+        let before = std::mem::replace(&mut *self.presence.lock(), presence);
+        // An orderly farewell, which takes its time: no last will.
+        drop(before);
     }
 
     fn open_presence(&self, id: &str) -> Option<Publisher> {
@@ -284,10 +312,7 @@ impl Shared {
             public.renamed_from = Some(old.clone());
             old
         };
-        let presence = self.open_presence(new);
-        let before = std::mem::replace(&mut *self.presence.lock(), presence);
-        // An orderly farewell: no last will.
-        drop(before);
+        self.set_presence(self.open_presence(new));
         self.publish(&topic::status(&self.prefix, &old), Vec::new(), true);
         self.publish_status();
     }
@@ -479,7 +504,7 @@ impl Shared {
         if !self.publisher.drain(FAREWELL) {
             gst::info!(CAT, "the broker did not hear the end");
         }
-        drop(self.presence.lock().take());
+        self.set_presence(None);
     }
 }
 

@@ -20,6 +20,10 @@
 //! - a JSON object: `{}` where the command was carried out, `{"error": "why"}` where it failed and everything is as
 //!   before; other keys are passed on as the answer's `result`.
 //!
+//! What the params say, anybody may have said who may publish on the topic. By itself the element sets the properties
+//! named above and no others; an application had better take no paths, programs or addresses from params either, but
+//! those that it knows to be harmless.
+//!
 //! The signal `describe` asks for the application's part of the status: a JSON object that may hold `parameters`,
 //! `streams` and, until everything runs, `"starting": true`; or NULL. What it says of a stream goes before what the
 //! element finds.

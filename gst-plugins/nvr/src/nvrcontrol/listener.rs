@@ -3,8 +3,8 @@
 use std::{
     sync::{
         Arc,
-        atomic::Ordering,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     thread,
     time::Duration,
@@ -18,7 +18,7 @@ use nvr_core::{
 
 use super::{
     IDENTITY_MESSAGE, NvrControl,
-    announce::{JOBS, Job, Order, Shared},
+    announce::{Job, Order, Shared},
     imp::{CAT, Settings},
     surroundings, worker,
 };
@@ -26,6 +26,8 @@ use crate::mqtt::{Delivery, Options, OptionsError, QoS, Signal, Subscription};
 
 /// Messages that wait to be read.
 const QUEUE: usize = 2000;
+/// Messages that are read before other events are looked at.
+const TURN: usize = 256;
 /// How long a command at work may hold up the end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -72,12 +74,16 @@ impl Running {
         let shared = Arc::new(Shared::new(element, settings, options, policy)?);
         // Room for every kind of event: whoever finds no room need not wake the listener.
         let (events, receiver) = sync_channel(64);
+        let received = Arc::new(AtomicBool::new(false));
         let subscription = {
             let events = events.clone();
             let filters = filters(&shared.prefix, &[&settings.instance_id]);
             let filters: Vec<_> = filters.iter().map(|filter| (filter.as_str(), QoS::AtLeastOnce)).collect();
+            let received = received.clone();
             Subscription::open(options, &filters, QUEUE, move |signal| {
                 let event = match signal {
+                    // One that waits means all messages: a flood takes no room from what else has happened.
+                    Signal::Received if received.swap(true, Ordering::AcqRel) => return,
                     Signal::Received => Event::Received,
                     Signal::Subscribed => Event::Subscribed,
                     Signal::Disconnected(why) => Event::Disconnected(why),
@@ -101,9 +107,12 @@ impl Running {
             id: settings.instance_id.clone(),
             other: None,
             bucket: Bucket::new(shared.max_rate, (shared.max_rate * 2.0).max(1.0), 0),
+            complaints: Bucket::new(shared.max_rate, (shared.max_rate * 2.0).max(1.0), 0),
             shared: shared.clone(),
             subscription,
+            received,
             told: false,
+            unheard: false,
         };
         let listener =
             thread::Builder::new().name("nvrcontrol".into()).spawn(move || listener.run(&receiver))?;
@@ -153,16 +162,24 @@ struct Other {
 struct Listener {
     shared: Arc<Shared>,
     subscription: Subscription,
+    /// An event says that there is something to read.
+    received: Arc<AtomicBool>,
     id: String,
     claim: Claim,
     other: Option<Other>,
     bucket: Bucket,
+    /// Answers to commands beyond that; more than as many are not even told so.
+    complaints: Bucket,
     /// The application knows how the claim stands.
     told: bool,
+    /// That the broker swallows the claim has been said.
+    unheard: bool,
 }
 
 impl Listener {
     fn run(mut self, events: &Receiver<Event>) {
+        // Whether there may be more to read.
+        let mut more = false;
         loop {
             let deadline = [Some(&self.claim), self.other.as_ref().map(|other| &other.claim)]
                 .into_iter()
@@ -170,6 +187,11 @@ impl Listener {
                 .filter_map(Claim::deadline_ns)
                 .min();
             let event = match deadline {
+                _ if more => match events.try_recv() {
+                    Ok(event) => Some(event),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                },
                 Some(at) => {
                     let wait = Duration::from_nanos(at.saturating_sub(self.shared.elapsed_ns()));
                     events.recv_timeout(wait).ok()
@@ -179,12 +201,12 @@ impl Listener {
             match event {
                 Some(Event::Stop) => return,
                 Some(event) => self.handle(event),
-                None if deadline.is_none() => return,
+                None if deadline.is_none() && !more => return,
                 None => {}
             }
-            while let Some(delivery) = self.subscription.try_recv() {
-                self.take(&delivery);
-            }
+            // Before reading: what comes from now on is told of again.
+            self.received.store(false, Ordering::Release);
+            more = self.read();
             let now = self.shared.elapsed_ns();
             let answer = self.claim.tick(now);
             self.follow(answer);
@@ -195,13 +217,23 @@ impl Listener {
         }
     }
 
+    /// Reads what has come, so much at a time that the end and deadlines are seen. Whether there may be more.
+    fn read(&mut self) -> bool {
+        for _ in 0..TURN {
+            let Some(delivery) = self.subscription.try_recv() else { return false };
+            self.take(&delivery);
+        }
+        true
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Received | Event::Stop => {}
             Event::Subscribed => {
-                let answer = self.claim.subscribed();
+                let now = self.shared.elapsed_ns();
+                let answer = self.claim.subscribed(now);
                 self.follow(answer);
-                let answer = self.other.as_mut().map(|other| other.claim.subscribed());
+                let answer = self.other.as_mut().map(|other| other.claim.subscribed(now));
                 if let Some(answer) = answer {
                     self.follow_other(answer);
                 }
@@ -257,12 +289,25 @@ impl Listener {
         match answer {
             Answer::Nothing => {}
             Answer::Ask => self.shared.ask(&self.id),
+            Answer::Unheard => {
+                let topic = topic::status(&self.shared.prefix, &self.id);
+                if !std::mem::replace(&mut self.unheard, true) {
+                    self.warn(&format!(
+                        "the broker does not give back what is published on {topic}; its access list has to let this \
+                         user publish and subscribe there"
+                    ));
+                }
+                self.tell("unreachable");
+                self.shared.ask(&self.id);
+            }
             Answer::Assert => self.shared.announce_soon(),
             Answer::Claimed => {
+                self.unheard = false;
                 self.shared.claimed();
                 self.tell("owner");
             }
             Answer::Taken(by) => {
+                self.shared.lost();
                 if let Some(element) = self.shared.element() {
                     gst::element_error!(
                         element,
@@ -282,7 +327,7 @@ impl Listener {
         let Some(other) = &self.other else { return };
         match answer {
             Answer::Nothing | Answer::Assert => {}
-            Answer::Ask => self.shared.ask(&other.id),
+            Answer::Ask | Answer::Unheard => self.shared.ask(&other.id),
             Answer::Claimed => drop(other.reply.try_send(Ok(()))),
             Answer::Taken(by) => {
                 let why = format!("instance id {:?} is in use by another process ({by})", other.id);
@@ -310,25 +355,31 @@ impl Listener {
             Incoming::Message(message) => message,
         };
         shared.counters.received.fetch_add(1, Ordering::Relaxed);
+        // Before anything is answered: what is refused costs as much as what is carried out.
+        let now = shared.elapsed_ns();
+        if !self.bucket.take(now) {
+            shared.counters.limited.fetch_add(1, Ordering::Relaxed);
+            if self.complaints.take(now) {
+                let why = format!("too many commands: {} per second are carried out", shared.max_rate);
+                shared.answer(&message, Err(why), None);
+            }
+            return;
+        }
         let command = match message.command.clone() {
             _ if delivery.retained() => {
                 Err("a retained command is not carried out; publish it without the retain flag".into())
             }
-            Ok(command) => shared.policy.check(&command).and_then(|()| {
-                if self.bucket.take(shared.elapsed_ns()) {
-                    return Ok(command);
-                }
-                shared.counters.limited.fetch_add(1, Ordering::Relaxed);
-                Err(format!("too many commands: {} per second are carried out", shared.max_rate))
-            }),
+            Ok(command) => shared.policy.check(&command).map(|()| command),
             Err(error) => Err(error),
         };
         match command {
             Err(error) => shared.answer(&message, Err(error), None),
             Ok(command) => {
                 shared.answer(&message, Ok(AckStatus::Received), None);
-                if !shared.queue(Job::Command(Box::new(Order { message: message.clone(), command }))) {
-                    shared.answer(&message, Err(format!("{JOBS} commands wait already")), None);
+                if let Err(why) =
+                    shared.queue(Job::Command(Box::new(Order { message: message.clone(), command })))
+                {
+                    shared.answer(&message, Err(why), None);
                 }
             }
         }

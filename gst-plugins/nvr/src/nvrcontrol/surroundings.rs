@@ -6,6 +6,7 @@ use gst::prelude::*;
 use nvr_core::{
     command::{Status, Stream},
     event::timestamp,
+    secret::redact,
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -310,6 +311,8 @@ pub fn merge(status: &mut Status, described: Map<String, Value>) {
                     .into_iter()
                     .filter_map(|stream| serde_json::from_value::<Stream>(stream).ok())
                     .map(|mut stream| {
+                        // It is retained on the broker, whatever an application thinks of passwords.
+                        stream.uri = stream.uri.map(|uri| redact(&uri).into_owned());
                         if let Some(found) = found.iter().find(|found| found.source_id == stream.source_id) {
                             stream.uri = stream.uri.or_else(|| found.uri.clone());
                             stream.fps = stream.fps.or(found.fps);

@@ -1,7 +1,7 @@
 use gst::prelude::*;
 
 use super::*;
-use crate::mqtt::fake::{FakeBroker, Manner};
+use crate::mqtt::fake::{FakeBroker, Manner, TIMEOUT};
 
 fn init() {
     use std::sync::Once;
@@ -25,18 +25,63 @@ fn pipeline(properties: &[(&str, &str)]) -> (gst::Pipeline, gst::Element) {
 
 #[test]
 fn it_starts_and_stops_whatever_the_broker_does() {
-    for manner in
-        [Manner::Polite, Manner::Silent, Manner::Refuse(5), Manner::HangUp, Manner::Garble(&[0xff; 9])]
-    {
+    for (manner, trouble) in [
+        (Manner::Polite, None),
+        (Manner::Silent, None),
+        (Manner::Secretive, Some("nvr/control/commands; check its access list")),
+        (Manner::Refuse(5), Some("refuses user name or password")),
+        (Manner::HangUp, Some("trying again")),
+        (Manner::Garble(&[0xff; 9]), Some("trying again")),
+    ] {
         let broker = FakeBroker::start(manner);
         let (pipeline, control) = pipeline(&[("broker", &broker.url()), ("instance-id", "a")]);
-        for _ in 0..2 {
+        for round in 1..=2 {
             pipeline.set_state(gst::State::Playing).unwrap();
-            let _ = pipeline.state(gst::ClockTime::from_seconds(5));
-            assert!(control.property::<Option<gst::Structure>>("stats").is_some());
+            // What is wrong is said, with the broker's address, and nothing else happens.
+            if let Some(part) = trouble {
+                let text = warning(&pipeline, part);
+                assert!(text.starts_with("no commands: "), "{manner:?}: {text}");
+            } else {
+                let asked = |f: &&String| *f == "nvr/control/commands";
+                broker.until(|seen| seen.filters.iter().filter(asked).count() >= round, |_| ());
+                let stats = control.property::<Option<gst::Structure>>("stats").unwrap();
+                assert_eq!(stats.get::<bool>("connected"), Ok(true), "{manner:?}");
+            }
+            let (result, state, _) = pipeline.state(gst::ClockTime::ZERO);
+            assert!(result.is_ok() && state == gst::State::Playing, "{manner:?}");
+            let error = pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
+            assert!(error.is_none(), "{manner:?}: {error:?}");
+            let before = std::time::Instant::now();
             pipeline.set_state(gst::State::Null).unwrap();
+            assert!(before.elapsed() < TIMEOUT / 2, "{manner:?}: {:?}", before.elapsed());
+            let connections = broker.look(|seen| seen.connections);
+            assert!(connections >= round, "{manner:?}: it began anew");
         }
     }
+}
+
+#[test]
+fn a_flood_keeps_nobody_from_the_end() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, control) =
+        pipeline(&[("broker", &broker.url()), ("instance-id", "a"), ("enabled-commands", "status")]);
+    control.set_property("max-rate", 5.0);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let claim = broker.payloads(1).remove(0);
+    broker.send("nvr/control/status/a", claim.as_bytes());
+    broker.until(|seen| seen.messages.iter().any(|m| !text(&m.1).contains("claiming")), |_| ());
+    // Refused ones: each would be answered.
+    for _ in 0..20_000 {
+        broker.send("nvr/control/commands", br#"{"command":"stop","request_id":"r"}"#);
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    let stats = control.property::<Option<gst::Structure>>("stats").unwrap();
+    let get = |name: &str| stats.get::<u64>(name).unwrap();
+    assert!(get("limited") > 0, "{stats}");
+    // Ten at once and five per second are refused, as many are told that there were too many, and then it is quiet.
+    let answers =
+        broker.look(|seen| seen.messages.iter().filter(|m| m.0 == "nvr/control/status/ack").count());
+    assert!((1..1000).contains(&answers), "{answers} answers, {stats}");
 }
 
 #[test]
@@ -83,4 +128,69 @@ fn the_first_answer_of_an_application_counts() {
     let answer = control.emit_by_name::<Option<String>>(SIGNAL_COMMAND, &[&"stop", &"{}"]);
     assert_eq!(answer.as_deref(), Some("{\"result\":\"stop\"}"));
     assert_eq!(control.emit_by_name::<Option<String>>(SIGNAL_DESCRIBE, &[]), None);
+}
+
+/// The text of the next warning that holds `part`.
+fn warning(pipeline: &gst::Pipeline, part: &str) -> String {
+    let bus = pipeline.bus().unwrap();
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let wait = gst::ClockTime::from_nseconds(left.as_nanos() as u64);
+        let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Warning]) else {
+            panic!("no warning with {part:?}");
+        };
+        let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+        let text = warning.error().message().to_owned();
+        if text.contains(part) {
+            return text;
+        }
+    }
+}
+
+#[test]
+fn a_broker_that_swallows_the_claim_is_named_with_the_topic() {
+    // This one confirms what is published and gives nothing back, as one does whose access list forbids the topic.
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, _) = pipeline(&[("broker", &broker.url()), ("instance-id", "deaf")]);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let text = warning(&pipeline, "access list");
+    assert!(text.contains("nvr/control/status/deaf"), "{text}");
+    // And asked again, for as long as it takes.
+    let asked = broker.payloads(2);
+    assert!(asked.iter().all(|payload| payload.contains("\"claiming\":true")), "{asked:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn who_has_lost_its_name_says_nothing_more_about_it() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let (pipeline, control) = pipeline(&[("broker", &broker.url()), ("instance-id", "a")]);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let topic = "nvr/control/status/a";
+    let claim = broker.payloads(1).remove(0);
+    broker.send(topic, claim.as_bytes());
+    // It owns the name, and says so.
+    broker.until(|seen| seen.messages.iter().any(|m| !text(&m.1).contains("claiming")), |_| ());
+    // Another process that has been there for longer.
+    let mut other: serde_json::Value = serde_json::from_str(&claim).unwrap();
+    for (key, value) in
+        [("client_id", "other"), ("started", "2000-01-01T00:00:00.000Z"), ("status", "running")]
+    {
+        other[key] = value.into();
+    }
+    other.as_object_mut().unwrap().remove("claiming");
+    broker.send(topic, other.to_string().as_bytes());
+    let wait = gst::ClockTime::from_seconds(TIMEOUT.as_secs());
+    let error = pipeline.bus().unwrap().timed_pop_filtered(wait, &[gst::MessageType::Error]);
+    assert!(error.is_some());
+    let before = broker.look(|seen| seen.messages.len());
+    pipeline.set_state(gst::State::Null).unwrap();
+    let after = broker.look(|seen| seen.messages[before..].iter().map(|m| text(&m.1)).collect::<Vec<_>>());
+    assert!(after.iter().all(|payload| !payload.contains("stopped")), "{after:?}");
+    drop(control);
+}
+
+fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload).into_owned()
 }

@@ -45,7 +45,7 @@ use super::outlet::Outlet;
 use super::spooler::{Spooler, Totals};
 use super::{Payload, Publish};
 use crate::meta;
-use crate::mqtt::{self, BrokerSettings, Message, Notice, Publisher, QoS, Stats};
+use crate::mqtt::{self, BrokerSettings, Message, Publisher, QoS, Stats};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrmqttsink", gst::DebugColorFlags::empty(), Some("NVR MQTT event sink"))
@@ -456,8 +456,8 @@ impl NvrMqttSink {
             return Ok(Outlet::Spooled(spooler.map_err(|error| invalid(&error))?));
         }
         let publisher = Publisher::open(&options, capacity, move |notice| {
-            if let Notice::Disconnected(why) = notice {
-                report(&why);
+            if let Some(why) = notice.trouble() {
+                report(why);
             }
         });
         Ok(Outlet::Direct(publisher.map_err(|error| invalid(&error))?))

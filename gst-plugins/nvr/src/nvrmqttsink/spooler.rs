@@ -89,7 +89,7 @@ impl Spooler {
         let publisher = {
             let (shared, report) = (shared.clone(), report.clone());
             Publisher::open(options, 2 * WINDOW, move |notice| {
-                if let Notice::Disconnected(why) = &notice {
+                if let Some(why) = notice.trouble() {
                     report(why);
                 }
                 shared.tell(|inbox| inbox.notices.push_back(notice));
@@ -103,6 +103,7 @@ impl Spooler {
             outstanding: VecDeque::new(),
             online: false,
             token: 0,
+            refused: 0,
             totals: Totals::default(),
             synced: Instant::now(),
             trouble: None,
@@ -194,6 +195,8 @@ struct Worker {
     outstanding: VecDeque<Outstanding>,
     online: bool,
     token: u64,
+    /// Messages that the broker does not want.
+    refused: u64,
     totals: Totals,
     synced: Instant,
     /// When the user was last told that the disk gives trouble.
@@ -280,7 +283,9 @@ impl Worker {
                 self.online = false;
                 self.retreat();
             }
-            Notice::Acknowledged(token) => {
+            // What the broker does not want is done with too: it would come back for ever.
+            Notice::Acknowledged(token) | Notice::Refused(token, _) => {
+                self.refused += u64::from(matches!(notice, Notice::Refused(..)));
                 let position = self.outstanding.iter().position(|o| o.token == *token);
                 if let Some(Outstanding { origin: Origin::Spool(number), .. }) =
                     position.and_then(|position| self.outstanding.remove(position))
@@ -347,7 +352,7 @@ impl Worker {
     fn publish_totals(&mut self) {
         self.totals.spool_messages = self.spool.len();
         self.totals.spool_bytes = self.spool.bytes();
-        self.totals.spool_dropped = self.spool.dropped();
+        self.totals.spool_dropped = self.spool.dropped() + self.refused;
         {
             let mut inbox = self.shared.inbox.lock();
             inbox.idle = self.outstanding.is_empty() && !self.spool.has_unread();

@@ -154,7 +154,7 @@ fn rectangles(pieces: &[Piece]) -> Vec<VideoOverlayRectangle> {
     let mut at = 0;
     while at < pieces.len() {
         let (x, y, canvas, used) = match &pieces[at] {
-            Piece::Picture { x, y, canvas } => (*x, *y, canvas.clone(), 1),
+            Piece::Print { x, y, print } => (*x, *y, print.canvas(), 1),
             Piece::Bars { .. } => bars(&pieces[at..]),
         };
         rectangles.extend(rectangle(x, y, &canvas));

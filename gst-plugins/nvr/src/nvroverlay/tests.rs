@@ -304,16 +304,32 @@ fn a_flush_and_a_stop_end_the_waiting() {
 fn what_is_no_event_is_counted() {
     let (broker, mut h) = listening(&[]);
     let deep = [b"{\"version\":".to_vec(), b"[".repeat(100_000)].concat();
-    let wrong_time = String::from_utf8(event_of(0, event::Encoding::Json)).unwrap().replace("2025-", "20x5-");
-    let payloads: [&[u8]; 7] =
-        [b"", b"hello", b"{}", b"\xff\xfe\x81\xc1", &deep, &vec![b' '; 2 << 20], wrong_time.as_bytes()];
+    let good = event_of(0, event::Encoding::Json);
+    let text = String::from_utf8(good.clone()).unwrap();
+    let wrong_time = text.replace("2025-", "20x5-");
+    let wrong_type = text.replace("\"detections\":[", "\"detections\":[7,");
+    assert_ne!(wrong_type, text);
+    let packed = event_of(0, event::Encoding::MessagePack);
+    let payloads: [&[u8]; 11] = [
+        b"",
+        b"hello",
+        b"{}",
+        b"[]",
+        b"\xff\xfe\x81\xc1",
+        &deep,
+        &vec![b' '; 10 << 20],
+        wrong_time.as_bytes(),
+        wrong_type.as_bytes(),
+        &good[..good.len() / 2],
+        &packed[..packed.len() / 2],
+    ];
     for payload in payloads {
         send(&broker, &h, payload);
     }
     send(&broker, &h, &event_of(0, event::Encoding::Json));
     h.push(frame(0)).unwrap();
     assert!(drawn(&h.pull().unwrap()));
-    assert_eq!((stat(&h, "events"), stat(&h, "malformed")), (1, 7));
+    assert_eq!((stat(&h, "events"), stat(&h, "malformed")), (1, 11));
 }
 
 #[test]

@@ -2,13 +2,8 @@
 
 use std::path::PathBuf;
 
+use nvr_core::secret::{self, HIDDEN, split_credentials};
 use url::Url;
-
-/// Query keys whose values are secrets.
-const SECRET_KEYS: [&str; 7] = ["pass", "pwd", "pw", "token", "auth", "secret", "key"];
-
-/// What is shown instead of a secret.
-const HIDDEN: &str = "***";
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
@@ -100,16 +95,7 @@ impl Address {
 
 /// `uri` without user and password, and without secrets in its query: fit for logs and messages.
 pub fn redact(uri: &str) -> String {
-    let (_, location) = split_credentials(uri);
-    let Some((before, query)) = location.split_once('?') else { return location };
-    let shown: Vec<_> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((key, _)) if is_secret(key) => format!("{key}={HIDDEN}"),
-            _ => pair.to_owned(),
-        })
-        .collect();
-    format!("{before}?{}", shown.join("&"))
+    secret::redact_uri(uri)
 }
 
 /// `text` with every secret of `uri` and `password` hidden, for messages that others wrote.
@@ -118,7 +104,7 @@ pub fn redact_text(text: &str, uri: &str, password: Option<&str>) -> String {
     let in_uri = credentials.and_then(|(_, password)| password);
     let mut secrets: Vec<String> =
         [password, in_uri.as_deref()].into_iter().flatten().map(Into::into).collect();
-    secrets.extend(secrets_in_query(&location).map(Into::into));
+    secrets.extend(secret::secrets(&location).map(Into::into));
     let decoded: Vec<_> = secrets.iter().map(|secret| decode(secret)).collect();
     secrets.extend(decoded);
     // A secret may be part of another one; what is left of that would show.
@@ -131,53 +117,6 @@ pub fn redact_text(text: &str, uri: &str, password: Option<&str>) -> String {
         }
     }
     text
-}
-
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    SECRET_KEYS.iter().any(|secret| key.contains(secret))
-}
-
-fn secrets_in_query(location: &str) -> impl Iterator<Item = &str> {
-    let query = location.split_once('?').map_or("", |(_, query)| query);
-    query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .filter(|(key, _)| is_secret(key))
-        .map(|(_, value)| value)
-}
-
-/// User and password as they stand in `uri`, and `uri` without them. Passwords often hold characters that ought to
-/// be escaped and are not, so the last `@` counts, also one after a `/` where no host and port come before that.
-fn split_credentials(uri: &str) -> (Option<(String, Option<String>)>, String) {
-    let none = || (None, uri.to_owned());
-    let Some((scheme, rest)) = uri.split_once("://") else { return none() };
-    let first = &rest[..rest.find('/').unwrap_or(rest.len())];
-    let at = match first.rfind('@') {
-        Some(at) if looks_like_host(&first[at + 1..]) => at,
-        None if looks_like_host(first.split(['?', '#']).next().unwrap_or_default()) => return none(),
-        _ => match rest.rfind('@') {
-            Some(at) => at,
-            None => return none(),
-        },
-    };
-    let (credentials, host) = (&rest[..at], &rest[at + 1..]);
-    let (user, password) = match credentials.split_once(':') {
-        Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
-        None => (credentials.to_owned(), None),
-    };
-    (Some((user, password)), format!("{scheme}://{host}"))
-}
-
-/// Whether `text` can be a host with or without a port, and nothing else.
-fn looks_like_host(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((_, "")) => return true,
-        Some((_, tail)) => ("", tail.strip_prefix(':')),
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Percent-decoding; what is not a valid escape stays as it is.

@@ -92,7 +92,7 @@ use super::notify::{Counts, Job, Notifier};
 use super::settings::{PROPERTIES, Settings};
 use super::snapshot::{View, Views};
 use super::state::{Frame, Output, State, foot};
-use crate::mqtt::{Message, Notice, Publisher, QoS, Stats};
+use crate::mqtt::{Message, Publisher, QoS, Stats};
 use crate::{in_place, meta};
 
 /// How long the end waits for the broker.
@@ -332,8 +332,8 @@ impl NvrZones {
             let options = settings.broker.resolve().map_err(|error| invalid(&error))?;
             let tell = report.clone();
             let publisher = Publisher::open(&options, QUEUE, move |notice| {
-                if let Notice::Disconnected(why) = notice {
-                    tell(&why);
+                if let Some(why) = notice.trouble() {
+                    tell(why);
                 }
             });
             Some(Arc::new(publisher.map_err(|error| invalid(&error))?))

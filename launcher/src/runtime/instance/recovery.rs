@@ -42,13 +42,20 @@ impl Instance {
 
     /// Takes a branch out of the pipeline; a worker stops its elements, however long that takes.
     pub(in crate::runtime) fn take_down(&mut self, id: u32, retry_after: Option<Duration>) {
-        let Some(branch) = self.branches.get_mut(&id) else { return };
+        let Some(branch) = self.branches.get_mut(&id).filter(|branch| branch.parts().is_some()) else {
+            return;
+        };
         let generation = branch.generation;
-        let stopping = Phase::Stopping { retry_after, until: Instant::now() + self.patience / 3 };
-        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, stopping) else { return };
+        let waiting = Phase::Waiting { until: Instant::now() };
+        let Phase::Running(parts) = std::mem::replace(&mut branch.phase, waiting) else { return };
         branch::detach(&self.pipeline, &parts);
-        if self.stop_parts(id, generation, parts).is_none() {
-            self.branch_stopped(id, generation);
+        let end = self.stop_parts(id, generation, parts);
+        match (end, self.branches.get_mut(&id)) {
+            (Some(end), Some(branch)) => {
+                let until = Instant::now() + self.patience / 3;
+                branch.phase = Phase::Stopping { retry_after, until, end };
+            }
+            _ => self.after_stop(id, retry_after),
         }
     }
 
@@ -68,6 +75,26 @@ impl Instance {
             error!(event = "instance.warning", source_id = id, "no thread to stop a branch with: {error}");
         }
         worker.is_ok().then_some(end)
+    }
+
+    /// Waits for the elements that are being stopped, together for at most `patience`: what they write is finished.
+    pub(super) fn await_stopping(&mut self, patience: Duration) {
+        let until = Instant::now() + patience;
+        for branch in self.branches.values_mut() {
+            let waiting = Phase::Waiting { until };
+            match std::mem::replace(&mut branch.phase, waiting) {
+                Phase::Stopping { end, .. } => {
+                    if !has_closed(&end, until.saturating_duration_since(Instant::now())) {
+                        warn!(
+                            event = "source.stuck",
+                            source_id = branch.camera.id,
+                            "elements did not stop in time"
+                        );
+                    }
+                }
+                other => branch.phase = other,
+            }
+        }
     }
 
     pub(super) fn branch_stopped(&mut self, id: u32, generation: u64) {
@@ -93,7 +120,9 @@ impl Instance {
     /// Elements that do not stop are left to themselves: the camera must not stay away because of them.
     pub(super) fn give_up_due(&mut self, now: Instant) {
         let due = self.branches.values().filter_map(|branch| match branch.phase {
-            Phase::Stopping { retry_after, until } if until <= now => Some((branch.camera.id, retry_after)),
+            Phase::Stopping { retry_after, until, .. } if until <= now => {
+                Some((branch.camera.id, retry_after))
+            }
             _ => None,
         });
         for (id, retry_after) in due.collect::<Vec<_>>() {
@@ -174,14 +203,23 @@ impl Instance {
         let branch = self.branches.get_mut(&id).ok_or_else(|| unknown(id))?;
         let waiting = Phase::Waiting { until: Instant::now() };
         let generation = branch.generation;
-        if let Phase::Running(parts) = std::mem::replace(&mut branch.phase, waiting) {
-            branch::detach(&self.pipeline, &parts);
-            let end = self.stop_parts(id, generation, parts);
-            // Nothing is ever sent: the end of the channel is the answer.
-            if end.is_some_and(|end| end.recv_timeout(self.patience / 3) == Err(RecvTimeoutError::Timeout)) {
-                self.abandon(id);
+        let end = match std::mem::replace(&mut branch.phase, waiting) {
+            Phase::Running(parts) => {
+                branch::detach(&self.pipeline, &parts);
+                self.stop_parts(id, generation, parts)
             }
+            // Two of one camera at once would write the same files.
+            Phase::Stopping { end, .. } => Some(end),
+            Phase::Waiting { .. } => None,
+        };
+        if end.is_some_and(|end| !has_closed(&end, self.patience / 3)) {
+            self.abandon(id);
         }
         self.start_branch(id)
     }
+}
+
+/// Nothing is ever sent: the end of the channel is the answer.
+fn has_closed(end: &Receiver<()>, patience: Duration) -> bool {
+    end.recv_timeout(patience) != Err(RecvTimeoutError::Timeout)
 }
