@@ -108,7 +108,9 @@ fn times(file: &Path) -> Vec<f64> {
         .map(|line| line.parse().unwrap())
         .collect();
     let first = times[0];
-    times.iter_mut().for_each(|time| *time -= first);
+    for time in &mut times {
+        *time -= first;
+    }
     times
 }
 
@@ -232,7 +234,7 @@ fn a_day(folder: &Path) {
     db.execute("INSERT INTO volumes (identity, path) VALUES ('guide', '/srv/recordings')", []).unwrap();
     let begin = TEN - 10 * 3600 * SECOND;
     let minute = 60 * SECOND;
-    let mut put = |source: i64, from: i64, minutes: i64, reason: &str| {
+    let put = |source: i64, from: i64, minutes: i64, reason: &str| {
         db.execute("INSERT OR IGNORE INTO cameras (source_id, first_us) VALUES (?1, 0)", [source]).unwrap();
         db.execute(
             "INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, frames, codec, \
