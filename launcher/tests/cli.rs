@@ -209,7 +209,11 @@ struct Running {
 }
 
 fn start(args: &[&str]) -> Running {
-    let mut child = nvr(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    spawn(nvr(args))
+}
+
+fn spawn(mut command: Command) -> Running {
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let reader = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || reader.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line))));
@@ -287,6 +291,34 @@ fn a_signal_is_heard_while_the_broker_does_not_answer() {
     let said: Vec<String> = lines.iter().collect();
     assert_eq!(Running { child, lines }.code(), 0);
     assert!(!said.iter().any(|line| line.contains("source.starting")), "{said:#?}");
+}
+
+/// A wall on a machine without a display, as far as that can be had on one that has it.
+fn headless_wall(output: &str) -> Command {
+    let mut command = nvr(&["wall", "--streams", "0", "--uri", "testsrc:", "--broker", "mqtt://127.0.0.1:1"]);
+    command.args(["--output", output]);
+    for name in ["DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// DirectFB, which automatic choice of an output came to, ended the process.
+#[test]
+fn a_window_without_a_display_shows_nothing_and_the_wall_runs() {
+    let running = spawn(headless_wall("window"));
+    running.wait_for("source.playing");
+    running.signal("-TERM");
+    running.wait_for("instance.stopped");
+    assert_eq!(running.code(), 0);
+}
+
+#[test]
+fn a_full_screen_that_is_not_there_is_an_error_that_names_the_element() {
+    let Output { status, stderr, .. } = headless_wall("fullscreen").output().unwrap();
+    let text = String::from_utf8_lossy(&stderr);
+    // 2 where the element is not installed.
+    assert!(matches!(status.code(), Some(2 | 3)) && text.contains("waylandsink"), "{status}: {text}");
 }
 
 #[test]

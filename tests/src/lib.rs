@@ -3,14 +3,17 @@
 pub mod control;
 pub mod data;
 pub mod detector;
+pub mod disk;
 pub mod golden;
 pub mod markdown;
 pub mod mosquitto;
 pub mod mot;
 pub mod picture;
 pub mod plugin;
+pub mod recorder;
 pub mod recordings;
 pub mod score;
 mod skip;
+pub mod store;
 
 pub use skip::skipped;

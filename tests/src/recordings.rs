@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -84,67 +83,4 @@ pub fn played_by_gstreamer(path: &Path) -> anyhow::Result<u64> {
 /// A directory in memory where there is one: no other process's writing makes this one's wait.
 pub fn folder_in_memory() -> std::io::Result<tempfile::TempDir> {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-/// A disk of its own: an ext4 image, in memory, that is mounted, and unmounted at the end.
-#[derive(Debug)]
-pub struct Disk {
-    folder: tempfile::TempDir,
-}
-
-impl Disk {
-    /// An error where this test may not mount.
-    pub fn new(megabytes: u64) -> anyhow::Result<Self> {
-        let disk = Self { folder: folder_in_memory()? };
-        fs::create_dir(disk.root())?;
-        fs::File::create(disk.image())?.set_len(megabytes << 20)?;
-        run(Command::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(disk.image()))?;
-        disk.mount()?;
-        Ok(disk)
-    }
-
-    fn image(&self) -> PathBuf {
-        self.folder.path().join("image")
-    }
-
-    /// Where it is mounted.
-    pub fn root(&self) -> PathBuf {
-        self.folder.path().join("disk")
-    }
-
-    pub fn mount(&self) -> anyhow::Result<()> {
-        run(Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.root()))
-    }
-
-    pub fn unmount(&self) -> anyhow::Result<()> {
-        run(Command::new("umount").arg(self.root()))
-    }
-
-    /// Takes the power away: from this moment on nothing reaches the disk any more, neither what waits in the
-    /// system's memory nor what its journal has not yet been asked to keep. Only what was synchronised, or written
-    /// back before, is there at the next mount, which has to replay the journal.
-    ///
-    /// This is what file system developers test power cuts with: `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`
-    /// (include/uapi/linux/ext4.h). A disk that lies about what it has kept is not part of it.
-    pub fn cut_power(&self) -> anyhow::Result<()> {
-        const SHUTDOWN: libc::Ioctl = 0x8004_587d;
-        let no_log_flush: u32 = 2;
-        let folder = fs::File::open(self.root())?;
-        // SAFETY: the descriptor is open, and the call reads one u32 where it is told to.
-        let result = unsafe { libc::ioctl(folder.as_raw_fd(), SHUTDOWN, &raw const no_log_flush) };
-        ensure!(result == 0, "the power cannot be cut: {}", std::io::Error::last_os_error());
-        Ok(())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.root()).output();
-    }
 }

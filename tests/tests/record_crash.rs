@@ -14,8 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use gstnvr::nvrrecordsink::catalog::{FILE, Recording, Store};
+use nvr_tests::disk::Disk;
 use nvr_tests::plugin::PluginFolder;
-use nvr_tests::recordings::{Disk, contents, folder_in_memory, played, played_by_gstreamer, segments};
+use nvr_tests::recordings::{contents, folder_in_memory, played, played_by_gstreamer, segments};
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 const CAMERAS: usize = 2;
@@ -203,17 +204,11 @@ fn sigkill_at_random_moments() {
 
 #[test]
 fn loss_of_power_at_random_moments() {
-    let disk = match Disk::new(512) {
-        Ok(disk) => disk,
-        Err(error) => {
-            println!("skipped: this test needs mkfs.ext4 and the right to mount: {error:#}");
-            return;
-        }
-    };
+    let Some(disk) = Disk::new(512, &[]) else { return };
     rounds_of(&disk.root().join("recordings"), |recorder| {
         disk.cut_power().unwrap();
         recorder.kill();
         disk.unmount().unwrap();
-        disk.mount().unwrap();
+        disk.mount("rw").unwrap();
     });
 }

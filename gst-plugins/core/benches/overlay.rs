@@ -1,5 +1,5 @@
 //! Time of one core that an overlay of 20 boxes with labels, confidence and track numbers takes:
-//! `cargo bench -p nvr-core --bench overlay`.
+//! `cargo bench -p nvr-core --bench overlay`; words after `--` choose the lines that have them all.
 //!
 //! `blend` is what every frame costs; `layout` is what every event costs besides: layout, text and compilation into
 //! the frame's format. Frames come from a set larger than the second-level cache, as those of a decoder do.
@@ -41,6 +41,12 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 fn measure(format: PixelFormat, width: usize, height: usize, style: &Style, name: &str) {
+    let line = format!("{format:?} {width}x{height} {name}").to_lowercase();
+    // Cargo adds an option of its own.
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
+    if !words.all(|word| line.contains(&word.to_lowercase())) {
+        return;
+    }
     let target = Target { format, width, height, matrix: ColorMatrix::Bt709, range: ColorRange::Limited };
     let chroma = width.div_ceil(2) * height.div_ceil(2);
     let (sizes, strides) = match format {

@@ -13,6 +13,11 @@ const STEP: u64 = 1_000;
 /// Two units that are less than this apart, the later one first, have the same time: no camera is that fast.
 const SAME: u64 = 1_000_000;
 
+/// As settings have them, seconds; what is negative or no number is none.
+pub fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
 /// Keeps the times of one stream of one connection near their arrival, and behind what an earlier connection gave.
 #[derive(Clone, Debug, Default)]
 pub struct Anchor {

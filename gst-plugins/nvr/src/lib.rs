@@ -1,6 +1,7 @@
 //! GStreamer elements for AI video from IP cameras: `libgstnvr.so` for gst-launch-1.0 and other applications,
 //! and an rlib that registers the same elements statically.
 
+mod frames;
 mod in_place;
 pub mod meta;
 pub mod mqtt;
@@ -15,6 +16,8 @@ pub mod nvrsrc;
 pub mod nvrtestsrc;
 pub mod nvrtrack;
 pub mod nvrzones;
+mod properties;
+mod sigpipe;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     meta::init();

@@ -41,6 +41,8 @@ pub enum Fault {
     Headers,
     /// Connections are reset, and from now on this password is asked for; `None` asks for none.
     Password(Option<Secret>),
+    /// The same, by Digest authentication, which shows nobody the password.
+    Digest(Secret),
     /// The camera's picture takes another size; its stream goes on with new parameter sets.
     Resize(u32, u32),
     /// Every fault of the camera ends.
@@ -113,7 +115,7 @@ const fn kind(name: &'static str, argument: &'static str, lasts: bool, help: &'s
 }
 
 /// Every fault, in the order of the help.
-pub const KINDS: [Kind; 20] = [
+pub const KINDS: [Kind; 21] = [
     kind(
         "stall",
         "",
@@ -152,6 +154,7 @@ pub const KINDS: [Kind; 20] = [
         false,
         "connections are reset; user viewer and this password are asked for, or none",
     ),
+    kind("digest", "PASSWORD", false, "the same with Digest authentication, in place of Basic"),
     kind("resize", "WIDTHxHEIGHT", false, "the picture takes another size within the stream"),
     kind("clear", "", false, "every fault of the camera ends"),
 ];
@@ -182,6 +185,7 @@ impl Fault {
             Self::Sdp(_) => "sdp",
             Self::Headers => "headers",
             Self::Password(_) => "password",
+            Self::Digest(_) => "digest",
             Self::Resize(..) => "resize",
             Self::Clear => "clear",
         }
@@ -208,7 +212,7 @@ impl fmt::Display for Fault {
             Self::Sdp(kind) => {
                 write!(f, " {}", SDP_KINDS.iter().find(|(_, k)| k == kind).map_or("", |(n, _)| n))
             }
-            Self::Password(Some(_)) => f.write_str(" ***"),
+            Self::Password(Some(_)) | Self::Digest(_) => f.write_str(" ***"),
             Self::Resize(width, height) => write!(f, " {width}x{height}"),
             _ => Ok(()),
         }
@@ -311,6 +315,7 @@ fn fault(kind: &Kind, argument: Option<&str>) -> Result<Fault, ParseError> {
         }
         "headers" => Fault::Headers,
         "password" => Fault::Password(argument.map(|text| Secret(text.to_owned()))),
+        "digest" => Fault::Digest(Secret(text.to_owned())),
         "resize" => {
             let size = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
             let fits = |side: u32| (16..=8192).contains(&side) && side.is_multiple_of(2);
@@ -388,6 +393,7 @@ mod tests {
             ("password sesame", Fault::Password(Some(Secret("sesame".into()))), None),
             ("password 5s", Fault::Password(Some(Secret("5s".into()))), None),
             ("password", Fault::Password(None), None),
+            ("digest sesame", Fault::Digest(Secret("sesame".into())), None),
             ("resize 640x360", Fault::Resize(640, 360), None),
             ("clear", Fault::Clear, None),
         ] {
@@ -411,6 +417,7 @@ mod tests {
             ("sdp strange", "empty, garbage, truncated, huge, parameters"),
             ("resize 641x360", "an even size"),
             ("resize 640", "an even size"),
+            ("digest", "digest needs PASSWORD"),
             ("jump 1e300h", "at most a year"),
             ("mute sound", "video or audio"),
         ] {
@@ -429,13 +436,17 @@ mod tests {
                 "STATUS" => "404",
                 "KIND" => "huge",
                 "WIDTHxHEIGHT" => "64x64",
+                "PASSWORD" => "sesame",
                 _ => "",
             };
             let order = order(&format!("{} {argument}", kind.name)).unwrap();
             assert_eq!((order.fault.name(), order.fault.is_lasting()), (kind.name, kind.lasts));
         }
         assert_eq!(order("password x").unwrap().to_string(), "password ***");
-        assert!(!format!("{:?}", order("password hush").unwrap()).contains("hush"));
+        for text in ["password hush", "digest hush"] {
+            let order = order(text).unwrap();
+            assert!(!format!("{order:?} {order}").contains("hush"));
+        }
     }
 
     proptest! {
@@ -453,6 +464,8 @@ mod tests {
                 "PERCENT" => format!("{}", f64::from(number) / 10.0),
                 "KIND" => "sdp truncated".split(' ').nth(1).unwrap().to_owned(),
                 "WIDTHxHEIGHT" => format!("{}x{}", number * 2, number * 2 + 2),
+                // What is shown of any.
+                "PASSWORD" => "***".to_owned(),
                 argument if argument.starts_with('[') => String::new(),
                 "" => String::new(),
                 _ => number.to_string(),

@@ -4,6 +4,7 @@
 //! [`fault`] is what can be ordered, [`schedule`] how a rehearsal is written, `orders` what is wrong at a moment,
 //! `tamper` what that does to one connection, `proxy` the sockets.
 
+mod auth;
 pub mod camera;
 pub(crate) mod command;
 pub mod fault;
@@ -24,13 +25,13 @@ use std::{
 use anyhow::{Context, bail};
 use gst::prelude::*;
 
-use self::{camera::SIZE, proxy::Proxy};
 pub use self::{
+    auth::USER,
     camera::{Audio, Codec, Spec},
     fault::{Fault, Media, Order, Sdp, Secret},
     proxy::{Counts, Event, Observer},
-    tamper::USER,
 };
+use self::{camera::SIZE, proxy::Proxy};
 use crate::rtsp_server::{Camera, Options as ServerOptions, RtspServer, SendHook};
 
 /// How a lab is set up.

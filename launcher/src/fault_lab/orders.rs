@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::fault::{Fault, Media, Order, Sdp, Secret};
+use super::{
+    auth::Lock,
+    fault::{Fault, Media, Order, Sdp, Secret},
+};
 
 /// Everything that was ordered for one camera and is not over.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +19,7 @@ pub struct Orders {
     /// Sums of all jumps and steps, seconds.
     jump: f64,
     step: f64,
-    password: Option<Secret>,
+    lock: Option<Lock>,
 }
 
 /// The faults of one moment.
@@ -39,7 +42,7 @@ pub struct Faults {
     pub drift: f64,
     pub answer: Option<u16>,
     pub sdp: Option<Sdp>,
-    pub password: Option<Secret>,
+    pub lock: Option<Lock>,
 }
 
 impl Orders {
@@ -60,12 +63,17 @@ impl Orders {
             Fault::Jump(by) => self.jump += by,
             Fault::Step(by) => self.step += by,
             Fault::Password(password) => {
-                self.password.clone_from(password);
+                let lock = |password: &Secret| Lock { password: password.clone(), digest: false };
+                self.lock = password.as_ref().map(lock);
+                self.resets += 1;
+            }
+            Fault::Digest(password) => {
+                self.lock = Some(Lock { password: password.clone(), digest: true });
                 self.resets += 1;
             }
             Fault::Clear => {
                 self.lasting.clear();
-                self.password = None;
+                self.lock = None;
             }
             // Done by the server; nothing of it is seen on the line.
             _ => {}
@@ -74,7 +82,7 @@ impl Orders {
 
     pub fn at(&self, now: Instant) -> Faults {
         let mut faults =
-            Faults { jump: self.jump, step: self.step, password: self.password.clone(), ..Faults::default() };
+            Faults { jump: self.jump, step: self.step, lock: self.lock.clone(), ..Faults::default() };
         for (fault, until) in &self.lasting {
             if until.is_some_and(|until| until <= now) {
                 continue;
@@ -140,10 +148,13 @@ mod tests {
         let faults = orders.at(now);
         assert_eq!((faults.jump, orders.cuts, orders.resets), (3.0, 2, 1));
         assert!(faults.mute_audio && !faults.mute_video);
-        assert!(faults.off && faults.password.is_some());
+        assert!(faults.off && faults.lock.as_ref().is_some_and(|lock| !lock.digest));
         orders.apply(&"clear".parse().unwrap(), now);
         let faults = orders.at(now);
-        assert!(!faults.off && faults.password.is_none() && !faults.mute_audio);
+        assert!(!faults.off && faults.lock.is_none() && !faults.mute_audio);
+        orders.apply(&"digest x".parse().unwrap(), now);
+        assert!(orders.at(now).lock.is_some_and(|lock| lock.digest));
+        assert_eq!(orders.resets, 2);
         assert_eq!(faults.jump, 3.0, "a clock that jumped stays where it is");
     }
 }

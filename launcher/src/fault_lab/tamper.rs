@@ -2,17 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gst::glib;
-
 use super::{
+    auth::Given,
     fault::Sdp,
     orders::{Faults, Orders},
     rtp::{Clock, Packet, edit_reports},
     rtsp::{Message, Payload, payloads},
 };
-
-/// User that a camera with a password knows.
-pub const USER: &str = "viewer";
 
 /// What becomes of a request.
 #[derive(Debug, Eq, PartialEq)]
@@ -40,6 +36,8 @@ pub struct Tamper {
     forgotten: bool,
     forgets: u64,
     wraps: u64,
+    /// What a password is to be mixed with.
+    nonce: String,
     random: u64,
 }
 
@@ -53,10 +51,12 @@ struct Stream {
 impl Tamper {
     /// `seed` decides which packets are lost and damaged.
     pub fn new(seed: u64, orders: &Orders) -> Self {
+        let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         Self {
             forgets: orders.forgets,
             wraps: orders.wraps,
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            nonce: format!("{random:016x}"),
+            random,
             ..Self::default()
         }
     }
@@ -80,7 +80,9 @@ impl Tamper {
         let answer = |status: u16, why: &str| {
             let mut answer = Message::answer(&request, status);
             if status == 401 {
-                answer.set("WWW-Authenticate", "Basic realm=\"fault lab\"");
+                let challenge = faults.lock.as_ref().map(|lock| lock.challenge(&self.nonce));
+                let challenge = challenge.unwrap_or_else(|| "Basic realm=\"fault lab\"".into());
+                answer.set("WWW-Authenticate", &challenge);
             }
             Verdict::Answer(answer.into_bytes(), format!("{method} answered {status}{why}"))
         };
@@ -91,11 +93,11 @@ impl Tamper {
         } else if method == "SETUP" {
             self.forgotten = false;
         }
-        if let Some(password) = &faults.password {
-            let wanted = glib::base64_encode(format!("{USER}:{}", password.0).as_bytes());
-            let given = request.header("Authorization").and_then(|value| value.strip_prefix("Basic "));
-            if given.map(str::trim) != Some(wanted.as_str()) && method != "OPTIONS" {
-                return answer(401, if given.is_some() { ": another password" } else { "" });
+        if let Some(lock) = faults.lock.as_ref().filter(|_| method != "OPTIONS") {
+            match lock.check(&request, &self.nonce) {
+                Given::Right => {}
+                Given::Nothing => return answer(401, ""),
+                Given::Wrong => return answer(401, ": another password"),
             }
         }
         if let Some(status) =
@@ -117,7 +119,7 @@ impl Tamper {
         if method == "SETUP" && beside {
             return answer(461, ": only TCP passes the fault lab");
         }
-        if faults.password.is_some() {
+        if faults.lock.is_some() {
             // The server behind has no password.
             request.remove("Authorization");
             return Verdict::Forward(request.into_bytes());
@@ -243,6 +245,7 @@ fn spoil(sdp: &[u8], kind: Sdp) -> Vec<u8> {
 mod tests {
     use std::time::Instant;
 
+    use gst::glib;
     use proptest::prelude::*;
 
     use super::*;
@@ -311,6 +314,14 @@ mod tests {
         let right = format!("Authorization: Basic {}\r\n", glib::base64_encode(b"viewer:sesame"));
         let Verdict::Forward(bytes) = tamper.request(request("DESCRIBE", &right), &faulty) else { panic!() };
         assert_eq!(Message::parse(&bytes).unwrap().header("Authorization"), None);
+
+        let (_, faulty) = faults(&["digest sesame"]);
+        let Verdict::Answer(bytes, _) = tamper.request(request("DESCRIBE", &right), &faulty) else {
+            panic!()
+        };
+        let answer = Message::parse(&bytes).unwrap();
+        assert_eq!(answer.status(), Some(401));
+        assert!(answer.header("WWW-Authenticate").unwrap().starts_with("Digest "));
 
         let (_, faulty) = faults(&["headers"]);
         let Verdict::Endless(bytes) = tamper.request(request("DESCRIBE", ""), &faulty) else { panic!() };

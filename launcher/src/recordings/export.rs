@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use gstnvr::nvrrecordsink::catalog::{Event, Store};
+use gstnvr::nvrrecordsink::{
+    catalog::{Event, Store},
+    tiers::Archive,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use nvr_core::{
     event::timestamp,
@@ -16,7 +19,7 @@ use nvr_core::{
     },
 };
 
-use super::{Span, opening};
+use super::{Span, fetch::fetch, opening};
 use crate::cli::{CommandResult, Failure};
 
 /// What the file is to be.
@@ -27,7 +30,7 @@ pub struct Wanted<'a> {
     pub exact: bool,
 }
 
-pub fn run(store: &Store, span: &Span, wanted: &Wanted<'_>) -> CommandResult {
+pub fn run(store: &Store, archive: &mut Archive, span: &Span, wanted: &Wanted<'_>) -> CommandResult {
     let output = wanted.output;
     let Some(source) = span.source else { return Err(Failure::usage("--source is missing")) };
     if span.from_us >= span.to_us {
@@ -38,7 +41,7 @@ pub fn run(store: &Store, span: &Span, wanted: &Wanted<'_>) -> CommandResult {
     let mut found = Vec::new();
     for recording in &recordings {
         let path = recording.file();
-        let mut file = File::open(&path).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+        let mut file = fetch(archive, recording)?;
         let contents =
             read::contents(&mut file).map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
         if contents.frames() > 0 {

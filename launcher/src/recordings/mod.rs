@@ -1,6 +1,7 @@
 //! `nvr-launch recordings`: what was recorded, whether it is whole, and taking a piece of it.
 
 mod export;
+mod fetch;
 mod opening;
 mod show;
 mod timeline;
@@ -9,7 +10,10 @@ mod upkeep;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use gstnvr::nvrrecordsink::catalog::{FILE, Store};
+use gstnvr::nvrrecordsink::{
+    catalog::{FILE, Recording, Store},
+    tiers::{Archive, COLD, HOT, WARM},
+};
 use nvr_core::event::parse_timestamp;
 
 use crate::cli::{CommandResult, Failure};
@@ -50,6 +54,14 @@ pub(crate) fn command() -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .global(true)
                 .help("Catalogue, where it is not catalog.db in the directory"),
+        )
+        .arg(
+            Arg::new("s3-credentials")
+                .long("s3-credentials")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .global(true)
+                .help("File with the key to a tier in a bucket, where it is not in the environment"),
         )
         .subcommand(Command::new("list").about("List segments").args([camera(), from(), to(), json()]))
         .subcommand(
@@ -95,8 +107,27 @@ pub(crate) fn command() -> Command {
                         .help("File to write; it must not exist"),
                 ),
         )
-        .subcommand(Command::new("verify").about("Compare the catalogue with the files, and change nothing"))
-        .subcommand(Command::new("repair").about("Close what a crash left open, and enter what is not known"))
+        .subcommand(
+            Command::new("verify")
+                .about("Compare the catalogue with the files of every tier, and change nothing")
+                .args([camera(), from(), to()])
+                .arg(
+                    Arg::new("quick")
+                        .long("quick")
+                        .action(clap::ArgAction::SetTrue)
+                        .help("Look at sizes and headers only, and read no file as a whole"),
+                ),
+        )
+        .subcommand(
+            Command::new("repair").about("Close what a crash left open, and enter what is not known").arg(
+                Arg::new("tier")
+                    .long("tier")
+                    .value_name("TIER")
+                    .value_parser([HOT, WARM, COLD])
+                    .default_value(HOT)
+                    .help("Which tier the directory is, for files that are entered"),
+            ),
+        )
 }
 
 fn time_us(text: &str) -> Result<i64, String> {
@@ -109,6 +140,7 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let root = matches.get_one::<PathBuf>("location").cloned().unwrap_or_default();
     let file = matches.get_one::<PathBuf>("catalog").cloned().unwrap_or_else(|| root.join(FILE));
     let span = Span::of(matches);
+    let mut archive = Archive::new(matches.get_one::<PathBuf>("s3-credentials").cloned());
     match name {
         "list" => show::list(&open(&file)?, &span),
         "timeline" => {
@@ -122,10 +154,14 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
         "export" => {
             let output = matches.get_one::<PathBuf>("output").cloned().unwrap_or_default();
             let wanted = export::Wanted { output: &output, exact: matches.get_flag("exact") };
-            export::run(&open(&file)?, &span, &wanted)
+            export::run(&open(&file)?, &mut archive, &span, &wanted)
         }
-        "verify" => upkeep::verify(&open(&file)?, &root),
-        _ => upkeep::repair(&file, &root),
+        "verify" => upkeep::verify(&open(&file)?, &mut archive, &span, matches.get_flag("quick")),
+        _ => {
+            let wanted = matches.get_one::<String>("tier");
+            let tier = [WARM, COLD].into_iter().find(|tier| wanted.is_some_and(|wanted| wanted == tier));
+            upkeep::repair(&file, &root, tier.unwrap_or(HOT))
+        }
     }
 }
 
@@ -157,6 +193,13 @@ impl Span {
             to_us: time("to").unwrap_or(i64::MAX),
             json: matches.try_get_one("json").ok().flatten().copied().unwrap_or_default(),
         }
+    }
+
+    /// Whether a recording overlaps what is asked about.
+    fn holds(&self, recording: &Recording) -> bool {
+        self.source.is_none_or(|source| source == recording.source_id)
+            && recording.start_us < self.to_us
+            && recording.end_us.is_none_or(|end_us| end_us > self.from_us)
     }
 
     fn sources(&self, store: &Store) -> Result<Vec<u32>, Failure> {

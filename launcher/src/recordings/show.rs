@@ -34,7 +34,8 @@ pub fn list(store: &Store, span: &Span) -> CommandResult {
                     "source_id": r.source_id, "path": r.file(), "start": time(r.start_us),
                     "end": r.end_us.map(time), "clock": r.clock, "bytes": r.bytes, "frames": r.frames,
                     "codec": r.codec, "audio": r.audio, "width": r.width, "height": r.height,
-                    "event_count": r.event_count,
+                    "event_count": r.event_count, "tier": r.tier,
+                    "checksum": r.checksum,
                 })
                 .to_string()
             } else {

@@ -1,54 +1,144 @@
 //! Whether catalogue and files agree, and making them agree.
 
-use std::{fs::File, path::Path};
+use std::{collections::BTreeMap, io::IsTerminal, path::Path};
 
 use gstnvr::nvrrecordsink::{
     catalog::{Recording, Repairs, Store},
+    checksum::Checksum,
+    tiers::Archive,
     volume::Volume,
 };
+use indicatif::{ProgressBar, ProgressStyle};
 use nvr_core::segment::read;
 
+use super::Span;
 use crate::cli::{CommandResult, Failure};
 
 /// Entries that are read at a time.
 const PAGE: u32 = 1000;
 
-pub fn verify(store: &Store, root: &Path) -> CommandResult {
-    let volume = volume(root)?;
-    let (mut after, mut checked, mut wrong) = (0, 0_u64, 0_u64);
+#[derive(Debug, Default)]
+struct Findings {
+    checked: u64,
+    missing: u64,
+    damaged: u64,
+    /// Volumes that are not there, why, and how many recordings are on them.
+    absent: BTreeMap<String, (String, u64)>,
+    /// Recordings without a checksum: only their headers could be looked at.
+    headers_only: u64,
+}
+
+/// What is wrong with one recording.
+enum Wrong {
+    Missing,
+    Damaged(String),
+}
+
+/// Compares every recording of a time with its file, in whatever tier it is. With `quick`, sizes and headers only.
+pub fn verify(store: &Store, archive: &mut Archive, span: &Span, quick: bool) -> CommandResult {
+    let mut findings = Findings::default();
+    let bar =
+        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{pos} recordings, {msg}") {
+        bar.set_style(style);
+    }
+    let mut after = 0;
     loop {
         let page = store.page(after, PAGE).map_err(Failure::failed)?;
         let Some(last) = page.last() else { break };
         after = last.id;
-        for recording in page.iter().filter(|r| r.volume == volume.id && r.end_us.is_some()) {
-            checked += 1;
-            if let Err(problem) = check(root, recording) {
-                wrong += 1;
-                println!("{}: {problem}", root.join(&recording.path).display());
+        for recording in page.iter().filter(|recording| span.holds(recording) && recording.end_us.is_some()) {
+            bar.set_message(recording.path.display().to_string());
+            if let Err(reason) = archive.place(recording) {
+                let place = recording.root.display().to_string();
+                let absent = findings.absent.entry(place).or_insert_with(|| (reason.to_owned(), 0));
+                absent.1 += 1;
+                continue;
+            }
+            findings.checked += 1;
+            bar.inc(1);
+            if recording.checksum.is_none() {
+                findings.headers_only += 1;
+            }
+            match check(archive, recording, quick) {
+                Ok(()) => {}
+                Err(Wrong::Missing) => {
+                    findings.missing += 1;
+                    bar.suspend(|| println!("missing: {}", recording.file().display()));
+                }
+                Err(Wrong::Damaged(how)) => {
+                    findings.damaged += 1;
+                    bar.suspend(|| println!("damaged: {}: {how}", recording.file().display()));
+                }
             }
         }
     }
-    println!("{checked} recordings checked, {wrong} wrong");
-    if wrong == 0 {
+    bar.finish_and_clear();
+    findings.report(quick)
+}
+
+impl Findings {
+    fn report(&self, quick: bool) -> CommandResult {
+        for (place, (reason, count)) in &self.absent {
+            println!("not checked: {count} recordings on {place}: {reason}");
+        }
+        if self.headers_only > 0 && !quick {
+            println!("{} recordings have no checksum; only their headers were compared", self.headers_only);
+        }
+        println!("{} recordings checked, {} missing, {} damaged", self.checked, self.missing, self.damaged);
+        if self.missing + self.damaged > 0 {
+            return Err(Failure::failed("recordings are missing or damaged; they are named above"));
+        }
+        if !self.absent.is_empty() {
+            return Err(Failure::failed("some volumes are not there; they are named above"));
+        }
         Ok(())
-    } else {
-        Err(Failure::failed("recordings are missing or damaged; they are named above"))
     }
 }
 
-fn check(root: &Path, recording: &Recording) -> Result<(), String> {
-    let mut file = File::open(root.join(&recording.path)).map_err(|error| error.to_string())?;
-    let found = read::contents(&mut file).map_err(|error| error.to_string())?;
+fn check(archive: &mut Archive, recording: &Recording, quick: bool) -> Result<(), Wrong> {
+    let damaged = |text: String| Err(Wrong::Damaged(text));
+    match archive.size(recording).map_err(Wrong::Damaged)? {
+        None => return Err(Wrong::Missing),
+        Some(size) if size < recording.bytes => {
+            return damaged(format!("{size} bytes, {} are known", recording.bytes));
+        }
+        Some(_) => {}
+    }
+    if let (Some(known), false) = (&recording.checksum, quick) {
+        let mut file = archive.read(recording).map_err(Wrong::Damaged)?;
+        let (read, found) =
+            Checksum::of(&mut file, recording.bytes).map_err(|error| Wrong::Damaged(error.to_string()))?;
+        if read < recording.bytes {
+            return damaged(format!("only {read} of {} bytes can be read", recording.bytes));
+        }
+        if found.text() != *known {
+            return damaged(format!("its checksum is {}, it was written with {known}", found.text()));
+        }
+        return Ok(());
+    }
+    headers(archive, recording)
+}
+
+/// Without a checksum, what the headers say has to do.
+fn headers(archive: &mut Archive, recording: &Recording) -> Result<(), Wrong> {
+    let damaged = |error: &dyn std::fmt::Display| Wrong::Damaged(error.to_string());
+    let Some(mut file) = archive.file(recording).map_err(Wrong::Damaged)? else { return Ok(()) };
+    let found = read::contents(&mut file).map_err(|error| damaged(&error))?;
     if found.whole < recording.bytes {
-        return Err(format!("whole up to byte {}, {} are known", found.whole, recording.bytes));
+        return Err(Wrong::Damaged(format!(
+            "whole up to byte {}, {} are known",
+            found.whole, recording.bytes
+        )));
     }
     if found.frames() != recording.frames {
-        return Err(format!("{} pictures, {} are known", found.frames(), recording.frames));
+        return Err(Wrong::Damaged(format!("{} pictures, {} are known", found.frames(), recording.frames)));
     }
     Ok(())
 }
 
-pub fn repair(file: &Path, root: &Path) -> CommandResult {
+/// Closes what a crash left open in the first tier, and enters the files of a directory that are not known.
+pub fn repair(file: &Path, root: &Path, tier: &'static str) -> CommandResult {
     let volume = volume(root)?;
     // A catalogue that was lost is made anew from the files.
     let mut store = Store::open(file).map_err(Failure::failed)?;
@@ -58,11 +148,11 @@ pub fn repair(file: &Path, root: &Path) -> CommandResult {
         std::fs::read_dir(root).map_err(|error| Failure::failed(format!("{}: {error}", root.display())))?;
     for folder in folders.flatten() {
         let Some(source) = folder.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        store.enter_new(&volume, source, None, &mut done).map_err(Failure::failed)?;
+        store.enter_new(&volume, tier, source, None, &mut done).map_err(Failure::failed)?;
     }
     println!(
-        "{} closed, {} entered, {} removed, {} could not be read",
-        done.closed, done.entered, done.removed, done.failed
+        "{} closed, {} entered, {} removed, {} could not be read, {} are known elsewhere",
+        done.closed, done.entered, done.removed, done.failed, done.doubled
     );
     Ok(())
 }

@@ -414,8 +414,12 @@ impl Instance {
 
     /// The text of the first error that `root` or something in it has posted. Other messages wait.
     fn first_error_of(&mut self, root: &gst::Object) -> String {
-        self.pending_error_of(root)
-            .unwrap_or_else(|| "an element refused to start and did not say why".into())
+        self.pending_error_of(root).unwrap_or_else(|| {
+            let name = refused(root).unwrap_or_else(|| "an element".into());
+            format!(
+                "{name} refused to start and did not say why: is the display or device that it needs there?"
+            )
+        })
     }
 
     /// The same where there is one.
@@ -576,6 +580,13 @@ impl Drop for Instance {
 
 pub(super) fn unknown(id: u32) -> String {
     format!("there is no camera {id}")
+}
+
+/// The output below `root` that cannot be opened: what fails without a word is mostly one. Called where `root` has
+/// failed, and is put to an end next.
+fn refused(root: &gst::Object) -> Option<String> {
+    let mut sinks = root.downcast_ref::<gst::Bin>()?.iterate_sinks().into_iter().flatten();
+    sinks.find(|sink| sink.set_state(gst::State::Ready).is_err()).map(|sink| sink.name().into())
 }
 
 fn is_inside(object: &gst::Object, root: &gst::Object) -> bool {

@@ -17,8 +17,16 @@ glib::wrapper! {
 /// # Errors
 /// GStreamer refuses them.
 pub fn register() -> Result<(), glib::BoolError> {
+    // autovideosink tries what is there until something works. This one's library ends the whole process where there is
+    // no frame buffer, which is every machine without a display.
+    if let Some(sink) = gst::Registry::get().lookup_feature(DIRECTFB) {
+        sink.set_rank(gst::Rank::NONE);
+    }
     gst::Element::register(None, "nvrrtspsink", gst::Rank::NONE, NvrRtspSink::static_type())
 }
+
+/// The output for DirectFB.
+const DIRECTFB: &str = "dfbvideosink";
 
 /// Posted by `nvrcompositor` for keys that it has no use for.
 pub const KEY: &str = "nvr-compositor-key";
@@ -40,7 +48,11 @@ pub fn press(key: &str, pipeline: &gst::Pipeline) -> bool {
                 can
             });
             if switched.count() == 0 {
-                tracing::warn!(event = "instance.key", "this window has no full screen; waylandsink has");
+                tracing::warn!(
+                    event = "instance.key",
+                    "this window cannot fill the screen by itself: use the window manager's key for that, or start \
+                     with --output fullscreen (Wayland) or --output kms (no desktop)"
+                );
             }
         }
         other => tracing::debug!(key = other, "key without a meaning"),

@@ -49,10 +49,10 @@ struct Options {
     processor: bool,
     /// What the processor is told besides the cameras and the broker
     #[arg(long, default_value = "--model demo", allow_hyphen_values = true)]
-    processor_options: String,
+    processor_with: String,
     /// What the wall is told besides
     #[arg(long, default_value = "", allow_hyphen_values = true)]
-    wall_options: String,
+    wall_with: String,
     /// The launcher; where it is not given, the one beside this program
     #[arg(long)]
     launch: Option<PathBuf>,
@@ -64,7 +64,7 @@ struct Options {
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1080;
 /// First words of the line with the result.
-const RESULT: &str = "wall: ";
+const RESULT: &str = "measured: ";
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
@@ -111,7 +111,7 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         };
         let path = format!("/{id}");
         let uri = server.add_camera(&path, &Camera::TestSrc(source))?;
-        root = uri.strip_suffix(&path).unwrap_or(&uri).to_owned();
+        uri.strip_suffix(&path).unwrap_or(&uri).clone_into(&mut root);
     }
     let this = std::env::current_exe()?;
     let _processor = if options.processor {
@@ -120,7 +120,8 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         let streams = format!("0-{}", options.cameras.saturating_sub(1));
         let child = Command::new(&launch)
             .args(["processor", "--stream-server", &root, "--streams", &streams, "--broker", &broker])
-            .args(options.processor_options.split_whitespace())
+            .args(["--log-level", "warn"])
+            .args(options.processor_with.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -130,7 +131,7 @@ fn direct(options: &Options) -> anyhow::Result<()> {
         None
     };
     let mut wall = Command::new(&this);
-    wall.args(["--wall", &root, "--broker", &broker, "--wall-options", &options.wall_options])
+    wall.args(["--wall", &root, "--broker", &broker, "--wall-with", &options.wall_with])
         .args(["--cameras", &options.cameras.to_string(), "--seconds", &options.seconds.to_string()])
         .args(["--patience", &options.patience.to_string()])
         .args(options.processor.then_some("--processor"))
@@ -184,7 +185,7 @@ fn show(options: &Options, server: &str) -> anyhow::Result<()> {
         "--height",
         &height,
     ];
-    arguments.extend(options.wall_options.split_whitespace());
+    arguments.extend(options.wall_with.split_whitespace());
     let mut instance = Instance::new(plan(&arguments)?)?;
     let watch = Arc::new(Watch::default());
     observe(&instance, options.cameras as usize, &watch)?;

@@ -4,6 +4,7 @@ mod branches;
 mod codecs;
 mod light;
 mod player;
+mod seldom;
 
 use std::{
     net::TcpListener,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rule::{MAX_RULES, Rule, RuleError, Weekday, parse};
 
-use crate::lifecycle::Facts;
+use crate::{lifecycle::Facts, times::nanoseconds, zones::Zone};
 
 /// The time on the wall where the camera is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,6 +78,11 @@ impl Alerts {
         self.rules.is_empty()
     }
 
+    /// Whether there is a rule that has not fired for this object.
+    pub fn is_open(&self, track: u64) -> bool {
+        self.rules.iter().any(|watched| !watched.told.contains(&track))
+    }
+
     /// The rules that an object fulfils at `now_ns` for the first time. One that is still cooling down is put off, not
     /// dropped: who stays until it has cooled down is told about then.
     pub fn check(&mut self, now_ns: u64, local: LocalTime, track: u64, facts: &Facts) -> Vec<Fired> {
@@ -101,14 +106,25 @@ impl Alerts {
         fired
     }
 
+    /// The rules that name the camera `source_id` and zones that it does not have, with the first of these zones.
+    pub fn without_zone<'a>(
+        rules: &'a [Arc<Rule>],
+        source_id: u32,
+        zones: &[Zone],
+    ) -> Vec<(&'a str, &'a str)> {
+        // One for any camera may mean another camera's zones.
+        let own = rules.iter().filter(|rule| rule.cameras.contains(&source_id));
+        own.filter_map(|rule| {
+            let missing = rule.zones.iter().find(|name| zones.iter().all(|zone| zone.name != **name))?;
+            Some((rule.id.as_str(), missing.as_str()))
+        })
+        .collect()
+    }
+
     /// Forgets an object that is gone.
     pub fn end(&mut self, track: u64) {
         for watched in &mut self.rules {
             watched.told.remove(&track);
         }
     }
-}
-
-fn nanoseconds(seconds: f64) -> u64 {
-    (seconds * 1e9) as u64
 }

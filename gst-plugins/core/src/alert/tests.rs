@@ -44,6 +44,28 @@ fn class_zone_camera_and_dwell_decide() {
 }
 
 #[test]
+fn a_rule_that_names_a_zone_that_is_not_there_is_found() {
+    let zones = crate::zones::parse(r#"[{"name":"yard","line":[[0,0],[1,1]]}]"#).unwrap();
+    let rules = parse(
+        r#"[{"id":"right","cameras":[3],"zones":["yard"]},{"id":"wrong","cameras":[3],"zones":["yard","yrad"]},
+            {"id":"elsewhere","cameras":[4],"zones":["gate"]},{"id":"anywhere","zones":["gate"]}]"#,
+    )
+    .unwrap();
+    assert_eq!(Alerts::without_zone(&rules, 3, &zones), [("wrong", "yrad")]);
+}
+
+#[test]
+fn an_object_that_every_rule_has_fired_for_is_not_looked_at() {
+    let mut a = alerts(r#"[{"id":"one","cooldown":0},{"id":"two","objects":["car"],"cooldown":0}]"#);
+    a.check(S, noon(Weekday::Mon), 1, &facts("person", 0, &[]));
+    assert!(a.is_open(1));
+    a.check(S, noon(Weekday::Mon), 2, &facts("car", 0, &[]));
+    assert!(!a.is_open(2) && a.is_open(3));
+    a.end(2);
+    assert!(a.is_open(2));
+}
+
+#[test]
 fn a_rule_that_cools_down_is_put_off() {
     let mut a = alerts(r#"[{"id":"r","cooldown":60}]"#);
     let person = facts("person", 0, &[]);

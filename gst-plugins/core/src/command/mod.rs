@@ -38,26 +38,73 @@ pub type Params = BTreeMap<String, Scalar>;
 pub enum Command {
     Status,
     Metrics,
-    Pause { source_id: Option<u32> },
-    Resume { source_id: Option<u32> },
+    Pause {
+        source_id: Option<u32>,
+    },
+    Resume {
+        source_id: Option<u32>,
+    },
     Stop,
-    Restart { source_id: Option<u32> },
-    AddStream { source_id: u32, name: Option<String>, uri: Option<String>, params: Params },
-    RemoveStream { source_id: u32 },
-    ChangeStreamUri { source_id: u32, uri: String },
-    ChangeModel { model_id: String },
-    SetFps { max_fps: f64, source_id: Option<u32> },
-    SetConfidence { confidence: f64, source_id: Option<u32> },
-    EnableTracking { enabled: bool },
-    Set { source_id: Option<u32>, params: Params },
-    Reconfigure { source_id: Option<u32>, params: Params },
-    Batch { commands: Vec<Command> },
-    RenameInstance { new_instance_id: String },
+    Restart {
+        source_id: Option<u32>,
+    },
+    AddStream {
+        source_id: u32,
+        name: Option<String>,
+        uri: Option<String>,
+        params: Params,
+    },
+    RemoveStream {
+        source_id: u32,
+    },
+    ChangeStreamUri {
+        source_id: u32,
+        uri: String,
+    },
+    ChangeModel {
+        model_id: String,
+    },
+    SetFps {
+        max_fps: f64,
+        source_id: Option<u32>,
+    },
+    SetConfidence {
+        confidence: f64,
+        source_id: Option<u32>,
+    },
+    EnableTracking {
+        enabled: bool,
+    },
+    Set {
+        source_id: Option<u32>,
+        params: Params,
+    },
+    Reconfigure {
+        source_id: Option<u32>,
+        params: Params,
+    },
+    Batch {
+        commands: Vec<Command>,
+    },
+    RenameInstance {
+        new_instance_id: String,
+    },
     /// Records on demand, whatever the mode, for at most so many seconds.
-    StartRecording { source_id: Option<u32>, label: Option<String>, max_duration: Option<f64> },
-    StopRecording { source_id: Option<u32> },
+    StartRecording {
+        source_id: Option<u32>,
+        label: Option<String>,
+        max_duration: Option<f64>,
+    },
+    StopRecording {
+        source_id: Option<u32>,
+    },
     /// Seconds before and after now as one file.
-    SaveClip { source_id: u32, name: Option<String>, before: f64, after: f64 },
+    SaveClip {
+        source_id: u32,
+        name: Option<String>,
+        before: f64,
+        after: f64,
+    },
 }
 
 /// A command's name, its parameters in words, and what it does.

@@ -346,11 +346,11 @@ impl Reader<'_> {
     fn between(&mut self, key: &str, min: f64, max: f64) -> Result<Option<f64>, String> {
         match self.map.remove(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => value
-                .as_f64()
-                .filter(|number| (min..=max).contains(number))
-                .map(Some)
-                .ok_or_else(|| format!("{key} must be a number from {min} to {max}, got {}", quote(&value))),
+            Some(value) => {
+                value.as_f64().filter(|number| (min..=max).contains(number)).map(Some).ok_or_else(|| {
+                    format!("{key} must be a number from {min} to {max}, got {}", quote(&value))
+                })
+            }
         }
     }
 

@@ -150,7 +150,7 @@ impl Print {
     /// Shares of line and edge along a segment, where they are more than before.
     fn segment(&mut self, a: Vertex, b: Vertex, half: f32) {
         let (dx, dy) = (b.x - a.x, b.y - a.y);
-        let square = (dx * dx + dy * dy).max(1e-6);
+        let per_square = 1.0 / (dx * dx + dy * dy).max(1e-6);
         // As far as anything of the edge can be seen.
         let radius = half + 1.5;
         for row in reach(a.y.min(b.y) - radius, a.y.max(b.y) + radius, self.height) {
@@ -161,14 +161,15 @@ impl Print {
             }
             let span = &mut self.spans[row];
             let (first, last) = (columns.start as u32, columns.end as u32);
-            *span = if span.start >= span.end { first..last } else { span.start.min(first)..span.end.max(last) };
+            *span =
+                if span.start >= span.end { first..last } else { span.start.min(first)..span.end.max(last) };
             let start = row * self.width as usize;
             let pixels = start + columns.start..start + columns.end;
             let py = row as f32 + 0.5 - a.y;
             let weights = self.inks[pixels.clone()].iter_mut().zip(&mut self.grounds[pixels]);
             for (column, (i, g)) in columns.zip(weights) {
                 let px = column as f32 + 0.5 - a.x;
-                let t = ((px * dx + py * dy) / square).clamp(0.0, 1.0);
+                let t = ((px * dx + py * dy) * per_square).clamp(0.0, 1.0);
                 let (x, y) = (px - t * dx, py - t * dy);
                 let distance = (x * x + y * y).sqrt();
                 let alpha = (a.alpha + (b.alpha - a.alpha) * t).clamp(0.0, 1.0) * 255.0;

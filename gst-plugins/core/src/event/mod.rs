@@ -184,7 +184,7 @@ impl Frame<'_> {
 }
 
 /// `value` with so many decimals; 0 where it is not finite.
-fn round(value: f64, decimals: i32) -> f64 {
+pub(crate) fn round(value: f64, decimals: i32) -> f64 {
     let scale = 10f64.powi(decimals);
     let rounded = (value * scale).round() / scale;
     if rounded.is_finite() { rounded } else { 0.0 }

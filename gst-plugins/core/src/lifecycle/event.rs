@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FrameSize, Object};
 use crate::{
-    event::{BBox, VERSION, timestamp},
+    event::{BBox, VERSION, round, timestamp},
     geometry::Rect,
 };
 
@@ -103,10 +103,4 @@ impl LifecycleEvent {
 pub fn bbox(rect: &Rect) -> BBox {
     let side = |v: f32| round(v.into(), 1);
     BBox { x: side(rect.x), y: side(rect.y), width: side(rect.width), height: side(rect.height) }
-}
-
-fn round(value: f64, decimals: i32) -> f64 {
-    let scale = 10f64.powi(decimals);
-    let rounded = (value * scale).round() / scale;
-    if rounded.is_finite() { rounded } else { 0.0 }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use event::{Best, LifecycleEvent, Phase, ZoneStay, bbox};
 
-use crate::{geometry::Rect, zones::Point};
+use crate::{geometry::Rect, times::nanoseconds, zones::Point};
 
 /// What a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -160,11 +160,14 @@ impl Lifecycles {
         better
     }
 
-    /// Lets time pass in which nothing has moved: who was seen at `last` is still there.
-    pub fn hold(&mut self, last: Moment, now: Moment) {
-        for object in self.objects.values_mut().filter(|object| object.last == last) {
+    /// Lets time pass in which nothing has moved: who was seen at `last` is still there, and is named.
+    pub fn hold(&mut self, last: Moment, now: Moment) -> Vec<u64> {
+        let mut held = Vec::new();
+        for (track, object) in self.objects.iter_mut().filter(|(_, object)| object.last == last) {
             object.last = now;
+            held.push(*track);
         }
+        held
     }
 
     /// Notes that an object has entered or left a zone at `at_ns`; loitering and lines are an update as well.
@@ -187,11 +190,10 @@ impl Lifecycles {
     /// The confirmed objects that are to be told about now, new ones first.
     pub fn due(&mut self, now_ns: u64, params: &Params) -> Vec<Change> {
         let mut changes = Vec::new();
-        let interval = (params.update_interval.max(0.0) * 1e9) as u64;
+        let interval = nanoseconds(params.update_interval);
         for (&track, object) in &mut self.objects {
             let phase = if !object.confirmed {
-                let enough = object.seen >= u64::from(params.min_seen.max(1));
-                if !enough || median(&object.scores) < params.min_score {
+                if !object.is_certain(params) {
                     continue;
                 }
                 object.confirmed = true;
@@ -211,7 +213,7 @@ impl Lifecycles {
 
     /// The tracks that have not been seen for too long, or all of them.
     pub fn gone(&self, now_ns: u64, params: &Params, all: bool) -> Vec<u64> {
-        let limit = (params.gone.max(0.0) * 1e9) as u64;
+        let limit = nanoseconds(params.gone);
         let gone = |object: &Object| all || now_ns.saturating_sub(object.last.now_ns) > limit;
         self.objects.iter().filter(|(_, object)| gone(object)).map(|(track, _)| *track).collect()
     }
@@ -232,6 +234,11 @@ impl Lifecycles {
     /// Whether the track has been seen and is not gone. One beyond the most that are followed is never known.
     pub fn knows(&self, track: u64) -> bool {
         self.objects.contains_key(&track)
+    }
+
+    /// Whether a track is an object that events are about, or becomes one at the next [`Self::due`].
+    pub fn is_object(&self, track: u64, params: &Params) -> bool {
+        self.objects.get(&track).is_some_and(|object| object.confirmed || object.is_certain(params))
     }
 
     /// What rules look at: class, time since it was first seen, and for each zone that it is in, since when.
@@ -261,6 +268,11 @@ pub struct Facts {
 pub type FrameSize = (u32, u32);
 
 impl Object {
+    /// Whether it has been seen often enough, and well enough, to be something.
+    fn is_certain(&self, params: &Params) -> bool {
+        self.seen >= u64::from(params.min_seen.max(1)) && median(&self.scores) >= params.min_score
+    }
+
     /// Whether it has been seen since the last event, and that was long enough ago.
     fn is_due(&self, now_ns: u64, interval: u64) -> bool {
         interval > 0 && now_ns.saturating_sub(self.told_ns) >= interval && self.last.now_ns > self.told_ns

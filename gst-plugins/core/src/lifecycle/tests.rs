@@ -63,6 +63,22 @@ fn a_flicker_and_a_doubtful_thing_make_no_event() {
 }
 
 #[test]
+fn who_becomes_an_object_is_one_before_that_is_told() {
+    let (mut lives, params) = (Lifecycles::default(), Params::default());
+    for t in 0..3 {
+        assert!(!lives.is_object(1, &params));
+        lives.see(at(t), &seen(1, "person", 0.8, 0.0));
+    }
+    assert!(lives.is_object(1, &params) && lives.present() == 0);
+    assert_eq!(phases(&lives.due(S / 5, &params)), [(1, Phase::New)]);
+    // Doubt comes too late then.
+    for t in 3..20 {
+        lives.see(at(t), &seen(1, "person", 0.1, 0.0));
+    }
+    assert!(lives.is_object(1, &params));
+}
+
+#[test]
 fn the_best_view_is_large_sure_and_whole() {
     let mut lives = Lifecycles::default();
     assert!(lives.see(at(0), &seen(1, "person", 0.6, 10.0)));
@@ -107,7 +123,7 @@ fn who_stands_still_unwatched_is_not_gone() {
     }
     lives.see(at(3), &seen(1, "person", 0.8, 0.0));
     for t in 3..100 {
-        lives.hold(at(t), at(t + 1));
+        assert_eq!(lives.hold(at(t), at(t + 1)), [1]);
     }
     assert_eq!(lives.gone(10 * S, &params, false), [2]);
 }

@@ -11,6 +11,7 @@
 //! [`Algorithm::Iou`] matches each box with where the track was last seen.
 
 mod assign;
+mod clock;
 mod kalman;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,10 @@ mod tests;
 use std::sync::Arc;
 
 pub use assign::{Assigner, Pair};
+pub use clock::{Look, LookClock};
 use kalman::Motion;
 
-use crate::{detection::Detection, geometry::Rect};
+use crate::{detection::Detection, geometry::Rect, times::nanoseconds};
 
 /// How boxes and tracks find each other.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -108,7 +110,7 @@ struct Track {
 impl Track {
     /// Whether it has been seen often enough to be something.
     fn is_certain(&self, now_ns: u64, min_hits: u32) -> bool {
-        let old = now_ns - self.born_ns >= (DOUBT_S * 1e9) as u64;
+        let old = now_ns - self.born_ns >= nanoseconds(DOUBT_S);
         self.hits >= min_hits && (min_hits <= 1 || old || self.evidence >= SURE * min_hits as f32)
     }
 }
@@ -185,7 +187,7 @@ impl Tracker {
 
         // Before anything is matched: what has been away for too long must not come back, however far apart frames
         // are. At slow rates one missed frame is always allowed.
-        let limit = (params.max_lost.max(0.0) * 1e9) as u64;
+        let limit = nanoseconds(params.max_lost);
         let limit = limit.max((2.5 * dt * 1e9) as u64);
         self.tracks.retain(|track| now_ns - track.seen_ns <= limit);
 

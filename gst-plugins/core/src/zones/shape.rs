@@ -3,6 +3,10 @@
 /// A place in the frame.
 pub type Point = [f64; 2];
 
+/// What is nearer than this to a line lies on it: far less than a pixel.
+const NEAR: f64 = 1e-9;
+const BELOW_ONE: f64 = 1.0_f64.next_down();
+
 /// Corners of one polygon; more are a mistake.
 pub const MAX_CORNERS: usize = 256;
 
@@ -44,7 +48,7 @@ impl Polygon {
         };
         let (low, high) =
             ([bound(0, f64::min), bound(1, f64::min)], [bound(0, f64::max), bound(1, f64::max)]);
-        if low[0] >= high[0] || low[1] >= high[1] {
+        if low[0] >= high[0] || low[1] >= high[1] || in_a_row(&corners) {
             return Err(ShapeError::Flat);
         }
         Ok(Self { corners, low, high })
@@ -59,8 +63,10 @@ impl Polygon {
         &self.corners
     }
 
-    /// Whether the point lies inside (even-odd rule; left and upper edges belong to it).
-    pub fn contains(&self, [x, y]: Point) -> bool {
+    /// Whether the point lies inside (even-odd rule; left and upper edges belong to it, and those that lie on the
+    /// frame's border: who is cut by that stands on it).
+    pub fn contains(&self, point: Point) -> bool {
+        let [x, y] = point.map(|v| if v == 1.0 { BELOW_ONE } else { v });
         if !(self.low[0]..=self.high[0]).contains(&x) || !(self.low[1]..=self.high[1]).contains(&y) {
             return false;
         }
@@ -132,6 +138,15 @@ impl Line {
     }
 }
 
+/// Whether all corners lie on one line, whichever way it goes.
+fn in_a_row(corners: &[Point]) -> bool {
+    let (a, rest) = (corners[0], &corners[1..]);
+    let away = |p: &Point| [p[0] - a[0], p[1] - a[1]];
+    let far = rest.iter().map(away).max_by(|p, q| p[0].hypot(p[1]).total_cmp(&q[0].hypot(q[1])));
+    let Some([dx, dy]) = far else { return true };
+    rest.iter().map(away).all(|[x, y]| (dx * y - dy * x).abs() <= NEAR * dx.hypot(dy))
+}
+
 fn check(point: &Point) -> Result<(), ShapeError> {
     if point.iter().all(|v| (0.0..=1.0).contains(v)) { Ok(()) } else { Err(ShapeError::Outside(*point)) }
 }
@@ -169,6 +184,11 @@ mod tests {
         ] {
             assert_eq!(square().contains(point), expected, "{point:?}");
         }
+        let lower = Polygon::parse("0.5,0.5 1,0.5 1,1 0.5,1").unwrap();
+        for corner in [[1.0, 1.0], [0.5, 1.0], [1.0, 0.5], [0.75, 1.0]] {
+            assert!(lower.contains(corner), "on the frame's border: {corner:?}");
+        }
+        assert!(!lower.contains([0.4, 1.0]) && !square().contains([1.0, 1.0]));
         // An L, whose missing quarter is outside.
         let l = Polygon::parse("0,0 1,0 1,0.5 0.5,0.5 0.5,1 0,1").unwrap();
         assert!(l.contains([0.25, 0.75]) && l.contains([0.75, 0.25]) && !l.contains([0.75, 0.75]));
@@ -185,6 +205,9 @@ mod tests {
             ("0,0 1,0 2,1", "outside the frame"),
             ("0,0 1,0 nan,1", "outside the frame"),
             ("0,0 0.5,0 1,0", "without area"),
+            // Not only those along the frame's sides.
+            ("0.1,0.1 0.5,0.5 0.9,0.9", "without area"),
+            ("0.9,0.1 0.3,0.7 0.5,0.5 0.1,0.9", "without area"),
             ("0,0 1;0 1,1", "is not"),
             ("a,b c,d e,f", "is not"),
         ] {

@@ -11,7 +11,7 @@ fn watcher(json: &str) -> Watcher {
 }
 
 fn seen(track: u64, x: f64, y: f64) -> Seen<'static> {
-    Seen { track, class: "person", confidence: 0.9, foot: [x, y], area: 0.05 }
+    Seen { track, class: "person", confidence: 0.9, foot: [x, y], area: 0.05, confirmed: true }
 }
 
 /// Time in tenths of a second.
@@ -83,6 +83,73 @@ fn filters_leave_sightings_out() {
     assert_eq!(step(&mut w, 10, &[Seen { confidence: 0.1, foot: [2.0, 2.0], ..base }]), []);
 }
 
+#[test]
+fn who_was_never_confirmed_was_nowhere() {
+    let mut w = watcher(LEFT_HALF);
+    let doubtful = |x| Seen { confirmed: false, ..seen(1, x, 0.5) };
+    for t in 0..5 {
+        assert_eq!(step(&mut w, t, &[doubtful(0.2)]), []);
+    }
+    assert_eq!(w.counts()[0], Counts::default());
+    let mut events = Vec::new();
+    w.end(1, &mut events);
+    assert_eq!((events.len(), w.counts()[0]), (0, Counts::default()));
+}
+
+#[test]
+fn what_happened_before_the_confirmation_is_told_with_it() {
+    let mut w = watcher(
+        r#"[{"name":"left","polygon":[[0,0],[0.5,0],[0.5,1],[0,1]],"inertia":0},
+            {"name":"gate","line":[[0.3,0.9],[0.3,0.1]],"inertia":0}]"#,
+    );
+    let at = |x| Seen { confirmed: false, ..seen(1, x, 0.5) };
+    step(&mut w, 0, &[at(0.2)]);
+    step(&mut w, 1, &[at(0.4)]);
+    let expected = [
+        (1, 0, ZoneEventKind::Entered),
+        (1, 1, ZoneEventKind::Crossed(Direction::LeftToRight)),
+        (1, 2, ZoneEventKind::Left { dwell_ns: S / 5 }),
+    ];
+    assert_eq!(step(&mut w, 2, &[seen(1, 0.6, 0.5)]), expected);
+    assert_eq!(w.counts()[0], Counts { entered: 1, ..Counts::default() });
+    assert_eq!(w.counts()[1].left_to_right, 1);
+    // However long one doubts, what waits is bounded, and where it is now is not forgotten.
+    for t in 0..1000u32 {
+        step(&mut w, u64::from(t), &[Seen { track: 2, ..at(f64::from(t % 2) * 0.9) }]);
+    }
+    step(&mut w, 1000, &[Seen { track: 2, ..at(0.1) }]);
+    let told = step(&mut w, 1001, &[Seen { track: 2, ..seen(2, 0.1, 0.5) }]);
+    assert!((1..=65).contains(&told.len()), "{}", told.len());
+    assert_eq!(w.counts()[0].present, 1);
+}
+
+#[test]
+fn time_passes_for_who_stands_still_unseen() {
+    let mut w = watcher(
+        r#"[{"name":"left","polygon":[[0,0],[0.5,0],[0.5,1],[0,1]],"inertia":0.3,"loitering":2},
+            {"name":"gate","line":[[0.3,0.9],[0.3,0.1]],"inertia":0.5}]"#,
+    );
+    step(&mut w, 0, &[seen(1, 0.2, 0.5), seen(2, 0.8, 0.5)]);
+    // Seen once where it stays, just across the line; the other one is not seen any more.
+    step(&mut w, 1, &[seen(1, 0.4, 0.5)]);
+    let mut events = Vec::new();
+    for t in 1..30 {
+        w.hold(t * S / 10, (t + 1) * S / 10, &mut events);
+    }
+    let told: Vec<_> = events.iter().map(|e| (e.track, e.at_ns * 10 / S, e.kind)).collect();
+    let expected = [
+        (1, 0, ZoneEventKind::Entered),
+        (1, 1, ZoneEventKind::Crossed(Direction::LeftToRight)),
+        (1, 20, ZoneEventKind::Loitering { dwell_ns: 2 * S }),
+    ];
+    assert_eq!(told, expected);
+    events.clear();
+    w.end(2, &mut events);
+    assert_eq!(events, []);
+    w.end(1, &mut events);
+    assert_eq!(events[0].at_ns, 3 * S, "seen until then");
+}
+
 const GATE: &str = r#"[{"name":"gate","line":[[0.5,0.9],[0.5,0.1]],"inertia":0.2}]"#;
 
 #[test]
@@ -115,6 +182,17 @@ fn lines_count_by_direction_and_not_what_turns_back() {
         ZoneEventKind::Crossed(Direction::RightToLeft),
         "who crosses and vanishes crosses"
     );
+}
+
+#[test]
+fn a_crossing_that_the_filter_does_not_see_counts_with_the_next_sighting() {
+    let mut w =
+        watcher(r#"[{"name":"gate","line":[[0.5,0.9],[0.5,0.1]],"inertia":0.2,"min_confidence":0.5}]"#);
+    step(&mut w, 0, &[seen(1, 0.4, 0.5)]);
+    step(&mut w, 1, &[Seen { confidence: 0.3, ..seen(1, 0.6, 0.5) }]);
+    step(&mut w, 2, &[seen(1, 0.65, 0.5)]);
+    let crossed = ZoneEventKind::Crossed(Direction::LeftToRight);
+    assert_eq!(step(&mut w, 4, &[seen(1, 0.7, 0.5)]), [(1, 2, crossed)]);
 }
 
 #[test]

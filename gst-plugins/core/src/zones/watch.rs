@@ -1,12 +1,13 @@
 //! Who enters, leaves, stays and crosses.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
     config::{Shape, Zone},
     shape::{Direction, Line, Point},
 };
+use crate::times::nanoseconds;
 
 /// One followed object in one frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,7 +19,12 @@ pub struct Seen<'a> {
     pub foot: Point,
     /// Of its box, as a share of the frame.
     pub area: f64,
+    /// Whether it is sure to be an object. What happens before is told once it is, and never where it never is.
+    pub confirmed: bool,
 }
+
+/// Events of one doubtful object that wait for it to be confirmed; of more, finished visits and crossings are forgotten.
+const MAX_HELD: usize = 64;
 
 /// What happened. Times are nanoseconds of the clock that [`Watcher::update`] is given.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,27 +65,31 @@ struct Presence {
     /// Of a line: which side it was on.
     left_side: Option<bool>,
     loitered: bool,
+    /// Where it stood when the zone's filters let it through last.
+    foot: Option<Point>,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
     seen_ns: u64,
-    foot: Point,
     zones: Vec<Presence>,
+    confirmed: bool,
+    /// What has happened to it before it was confirmed.
+    held: Vec<ZoneEvent>,
 }
 
 /// Watches the zones of one camera.
 #[derive(Clone, Debug, Default)]
 pub struct Watcher {
     zones: Arc<[Zone]>,
-    known: HashMap<u64, Known>,
+    known: BTreeMap<u64, Known>,
     counts: Vec<Counts>,
 }
 
 impl Watcher {
     pub fn new(zones: Arc<[Zone]>) -> Self {
         let counts = vec![Counts::default(); zones.len()];
-        Self { zones, known: HashMap::new(), counts }
+        Self { zones, known: BTreeMap::new(), counts }
     }
 
     pub fn zones(&self) -> &Arc<[Zone]> {
@@ -100,74 +110,54 @@ impl Watcher {
     /// Takes in what is seen at `now_ns`. Events are appended, oldest object first. A sighting that a zone's filters
     /// leave out says nothing about that zone.
     pub fn update(&mut self, now_ns: u64, seen: &[Seen<'_>], events: &mut Vec<ZoneEvent>) {
+        let Self { zones, known, counts } = self;
         for object in seen {
-            let known = self.known.entry(object.track).or_insert_with(|| Known {
+            let known = known.entry(object.track).or_insert_with(|| Known {
                 seen_ns: now_ns,
-                foot: object.foot,
-                zones: vec![Presence::default(); self.zones.len()],
+                zones: vec![Presence::default(); zones.len()],
+                confirmed: false,
+                held: Vec::new(),
             });
-            let from = std::mem::replace(&mut known.foot, object.foot);
             known.seen_ns = now_ns;
-            for (n, (zone, presence)) in self.zones.iter().zip(&mut known.zones).enumerate() {
-                if !zone.admits(object) {
-                    continue;
-                }
-                let event = |at_ns, kind| ZoneEvent { track: object.track, zone: n, at_ns, kind };
-                let counts = &mut self.counts[n];
-                match &zone.shape {
-                    Shape::Area(polygon) => {
-                        let inside = polygon.contains(object.foot);
-                        if let Some((at, kind)) = presence.step(now_ns, inside, zone.inertia) {
-                            counts.note(kind);
-                            events.push(event(at, kind));
-                        }
-                        if let Some(since) = presence.inside
-                            && inside
-                            && !presence.loitered
-                            && zone.loitering.is_some_and(|limit| now_ns - since >= nanoseconds(limit))
-                        {
-                            presence.loitered = true;
-                            let kind = ZoneEventKind::Loitering { dwell_ns: now_ns - since };
-                            events.push(event(now_ns, kind));
-                        }
-                    }
-                    Shape::Line(line) => {
-                        let crossed = presence.cross(now_ns, line, from, object.foot, zone.inertia);
-                        if let Some((at, direction)) = crossed
-                            && zone.direction.is_none_or(|only| only == direction)
-                        {
-                            counts.note(ZoneEventKind::Crossed(direction));
-                            events.push(event(at, ZoneEventKind::Crossed(direction)));
-                        }
-                    }
+            known.confirm(object.confirmed, counts, events);
+            for n in 0..zones.len() {
+                if zones[n].admits(object) {
+                    known.look(now_ns, &zones[n], (object.track, n), object.foot, counts, events);
                 }
             }
         }
     }
 
-    /// Lets time pass in which nothing has moved: who was seen at `last_ns` is still where he was.
-    pub fn hold(&mut self, last_ns: u64, now_ns: u64) {
-        for known in self.known.values_mut().filter(|known| known.seen_ns == last_ns) {
-            known.seen_ns = now_ns.max(last_ns);
+    /// Lets time pass in which nothing has moved: who was seen at `last_ns` still stands where he stood, which may be
+    /// long enough to have entered, or to loiter.
+    pub fn hold(&mut self, last_ns: u64, now_ns: u64, events: &mut Vec<ZoneEvent>) {
+        let Self { zones, known, counts } = self;
+        let now_ns = now_ns.max(last_ns);
+        for (&track, known) in known.iter_mut().filter(|(_, known)| known.seen_ns == last_ns) {
+            known.seen_ns = now_ns;
+            for n in 0..zones.len() {
+                if let Some(foot) = known.zones[n].foot {
+                    known.look(now_ns, &zones[n], (track, n), foot, counts, events);
+                }
+            }
         }
     }
 
     /// The objects that it knows.
     pub fn tracks(&self) -> Vec<u64> {
-        let mut tracks: Vec<u64> = self.known.keys().copied().collect();
-        tracks.sort_unstable();
-        tracks
+        self.known.keys().copied().collect()
     }
 
     /// Takes leave of an object that will not come back: it leaves the zones it is in when it was last seen, or
-    /// when it was first seen outside, and a line that it has just crossed counts.
+    /// when it was first seen outside, and a line that it has just crossed counts. One that was never confirmed has
+    /// never been anywhere.
     pub fn end(&mut self, track: u64, events: &mut Vec<ZoneEvent>) {
-        let Some(known) = self.known.remove(&track) else { return };
+        let Some(known) = self.known.remove(&track).filter(|known| known.confirmed) else { return };
         for (zone, presence) in known.zones.iter().enumerate() {
             let (at_ns, kind) = match (presence.inside, presence.otherwise, &self.zones[zone].shape) {
                 (Some(since), out, _) => {
                     let at = out.map_or(known.seen_ns, |(at, _)| at);
-                    (at, ZoneEventKind::Left { dwell_ns: at - since })
+                    (at, ZoneEventKind::Left { dwell_ns: at.saturating_sub(since) })
                 }
                 (None, Some((at, direction)), Shape::Line(_))
                     if self.zones[zone].direction.is_none_or(|only| only == direction) =>
@@ -178,6 +168,57 @@ impl Watcher {
             };
             self.counts[zone].note(kind);
             events.push(ZoneEvent { track, zone, at_ns, kind });
+        }
+    }
+}
+
+impl Known {
+    /// Tells what has happened to it once it is confirmed.
+    fn confirm(&mut self, confirmed: bool, counts: &mut [Counts], events: &mut Vec<ZoneEvent>) {
+        if confirmed && !std::mem::replace(&mut self.confirmed, true) {
+            for event in std::mem::take(&mut self.held) {
+                counts[event.zone].note(event.kind);
+                events.push(event);
+            }
+        }
+    }
+
+    /// Takes in where it stands, as one of the zones sees it.
+    fn look(
+        &mut self,
+        now_ns: u64,
+        zone: &Zone,
+        (track, n): (u64, usize),
+        foot: Point,
+        counts: &mut [Counts],
+        events: &mut Vec<ZoneEvent>,
+    ) {
+        let presence = &mut self.zones[n];
+        // Of the sightings that this zone sees, else who crosses a line in one that it does not has never crossed it.
+        let from = presence.foot.replace(foot).unwrap_or(foot);
+        let found = match &zone.shape {
+            Shape::Area(polygon) => {
+                let inside = polygon.contains(foot);
+                [presence.step(now_ns, inside, zone.inertia), presence.loiter(now_ns, inside, zone.loitering)]
+            }
+            Shape::Line(line) => {
+                let crossed = presence.cross(now_ns, line, from, foot, zone.inertia);
+                let counts = crossed.filter(|(_, way)| zone.direction.is_none_or(|only| only == *way));
+                [counts.map(|(at, way)| (at, ZoneEventKind::Crossed(way))), None]
+            }
+        };
+        for (at_ns, kind) in found.into_iter().flatten() {
+            let event = ZoneEvent { track, zone: n, at_ns, kind };
+            if self.confirmed {
+                counts[n].note(kind);
+                events.push(event);
+                continue;
+            }
+            if self.held.len() >= MAX_HELD {
+                let zones = &self.zones;
+                self.held.retain(|e| zones[e.zone].inside.is_some_and(|since| e.at_ns >= since));
+            }
+            self.held.push(event);
         }
     }
 }
@@ -213,16 +254,23 @@ impl Presence {
             return None;
         }
         let (at, _) = *self.otherwise.get_or_insert((now_ns, Direction::LeftToRight));
-        if now_ns - at < nanoseconds(inertia) {
+        if now_ns.saturating_sub(at) < nanoseconds(inertia) {
             return None;
         }
         self.otherwise = None;
         if let Some(since) = self.inside.take() {
-            return Some((at, ZoneEventKind::Left { dwell_ns: at - since }));
+            return Some((at, ZoneEventKind::Left { dwell_ns: at.saturating_sub(since) }));
         }
         self.inside = Some(at);
         self.loitered = false;
         Some((at, ZoneEventKind::Entered))
+    }
+
+    /// Whether it has just been inside for too long.
+    fn loiter(&mut self, now_ns: u64, inside: bool, limit: Option<f64>) -> Option<(u64, ZoneEventKind)> {
+        let dwell_ns = now_ns.saturating_sub(self.inside.filter(|_| inside && !self.loitered)?);
+        self.loitered = dwell_ns >= nanoseconds(limit?);
+        self.loitered.then_some((now_ns, ZoneEventKind::Loitering { dwell_ns }))
     }
 
     /// Whether a crossing counts with this sighting, and when it was.
@@ -249,15 +297,11 @@ impl Presence {
             self.otherwise = Some((now_ns, direction));
         }
         let (at, direction) = self.otherwise?;
-        if now_ns - at < nanoseconds(inertia) {
+        if now_ns.saturating_sub(at) < nanoseconds(inertia) {
             return None;
         }
         self.otherwise = None;
         self.left_side = Some(left);
         Some((at, direction))
     }
-}
-
-fn nanoseconds(seconds: f64) -> u64 {
-    (seconds * 1e9) as u64
 }

@@ -4,7 +4,7 @@
 //! (guint64), `capture-time` (guint64, nanoseconds since the Unix epoch, UTC), `camera-clock` (gboolean: that
 //! time is the camera's own), `model-id` (string), `inference-time-ms` (gdouble), `analysed-frame-id`,
 //! `analysed-capture-time`, `analysed-camera-clock` (as above, of the frame that was looked at where that is
-//! another one), `motion` (gboolean), `zones` (string: a JSON object from tracker id to names of zones) and
+//! another one), `motion` (gboolean), `analysis-off` (gboolean: nobody was to look), `zones` (string: a JSON object from tracker id to names of zones) and
 //! `detections` (bytes, see `record.rs`). It has no tags, so that elements copy it along with the buffer whatever
 //! they do to the pixels; applications in any language can read it.
 //!
@@ -136,6 +136,35 @@ pub fn mark_motion(buffer: &mut gst::BufferRef, moved: bool) {
 pub fn has_motion(buffer: &gst::BufferRef) -> Option<bool> {
     init();
     CustomMeta::from_buffer(buffer, FACTS).ok()?.structure().get(gstr!("motion")).ok()
+}
+
+/// Notes that nobody was to look at the frame, which therefore says nothing.
+pub fn mark_off(buffer: &mut gst::BufferRef) {
+    edit(buffer, |s| s.set(gstr!("analysis-off"), true));
+}
+
+/// What a frame that nobody looked at says of those who were there before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unseen {
+    /// It was left out because nothing moves in it: they are still there.
+    Still,
+    /// Something may have moved, and nobody was to look.
+    Missed,
+    Nothing,
+}
+
+/// Why nobody looked at the frame.
+pub fn unseen(buffer: &gst::BufferRef) -> Unseen {
+    init();
+    let Ok(meta) = CustomMeta::from_buffer(buffer, FACTS) else { return Unseen::Nothing };
+    let is = |name| meta.structure().get::<bool>(name).ok();
+    let still = is(gstr!("motion")) == Some(false);
+    match is(gstr!("analysis-off")) == Some(true) {
+        true if still => Unseen::Nothing,
+        true => Unseen::Missed,
+        false if still => Unseen::Still,
+        false => Unseen::Nothing,
+    }
 }
 
 /// Notes which zones the tracked objects of the frame are in.

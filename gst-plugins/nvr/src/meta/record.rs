@@ -19,9 +19,18 @@ pub struct Record {
     pub rect: Rect,
 }
 
-/// The records of a buffer.
-#[derive(Debug, Default)]
-pub struct Records(Vec<u8>);
+/// The records of a buffer: those that it has, shared with it, or with more.
+#[derive(Debug)]
+pub enum Records {
+    Shared(glib::Bytes),
+    Own(Vec<u8>),
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
 
 impl Records {
     pub fn of(buffer: &gst::BufferRef) -> Self {
@@ -29,30 +38,44 @@ impl Records {
         let bytes = CustomMeta::from_buffer(buffer, super::FACTS)
             .ok()
             .and_then(|meta| meta.structure().get::<glib::Bytes>(gstr!("detections")).ok());
-        Self(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default())
+        bytes.map_or_else(Self::default, Self::Shared)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
     }
 
     #[cfg(any(not(feature = "analytics"), test))]
     pub fn len(&self) -> usize {
-        self.0.len() / SIZE
+        self.bytes().len() / SIZE
     }
 
     pub fn add(&mut self, id: u32, d: &Detection) {
-        self.0.extend_from_slice(&id.to_le_bytes());
-        self.0.extend_from_slice(&d.class_id.unwrap_or(u32::MAX).to_le_bytes());
-        self.0.extend_from_slice(&d.confidence.to_le_bytes());
-        self.0.extend_from_slice(&d.tracker_id.unwrap_or(u64::MAX).to_le_bytes());
+        if let Self::Shared(bytes) = self {
+            *self = Self::Own(bytes.to_vec());
+        }
+        let Self::Own(own) = self else { return };
+        own.extend_from_slice(&id.to_le_bytes());
+        own.extend_from_slice(&d.class_id.unwrap_or(u32::MAX).to_le_bytes());
+        own.extend_from_slice(&d.confidence.to_le_bytes());
+        own.extend_from_slice(&d.tracker_id.unwrap_or(u64::MAX).to_le_bytes());
         for v in [d.rect.x, d.rect.y, d.rect.width, d.rect.height] {
-            self.0.extend_from_slice(&v.to_le_bytes());
+            own.extend_from_slice(&v.to_le_bytes());
         }
     }
 
+    /// Puts what was added on a buffer.
     pub fn store(self, buffer: &mut gst::BufferRef) {
-        super::edit(buffer, |s| s.set(gstr!("detections"), glib::Bytes::from_owned(self.0)));
+        if let Self::Own(own) = self {
+            super::edit(buffer, |s| s.set(gstr!("detections"), glib::Bytes::from_owned(own)));
+        }
     }
 
     pub fn find(&self, id: u32) -> Option<Record> {
-        let bytes = self.0.chunks_exact(SIZE).find(|record| record.starts_with(&id.to_le_bytes()))?;
+        let bytes = self.bytes().chunks_exact(SIZE).find(|record| record.starts_with(&id.to_le_bytes()))?;
         let word = |i: usize| [bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]];
         let number = |i| f32::from_le_bytes(word(i));
         let class_id = u32::from_le_bytes(word(4));

@@ -112,6 +112,8 @@ impl Connection {
         let thread = {
             let shared = shared.clone();
             std::thread::Builder::new().name("nvr-mqtt".into()).spawn(move || {
+                // Its sockets are written to with `writev`, which has no flag against the signal.
+                crate::sigpipe::block();
                 // rumqttc parses what a broker sends; no broker may end the worker.
                 while catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(&shared)))).is_err() {
                     shared

@@ -8,7 +8,7 @@
 //! Lock order: the engine's queue, then nothing. Mailboxes are locked alone.
 
 use std::{
-    mem,
+    io, mem,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -22,7 +22,7 @@ use nvr_core::{
     decode::{DecodeParams, RawDetection},
     detection::{CaptureTime, Detection},
     frame::Frame,
-    model::{ModelSpec, ModelType},
+    model::{ModelHints, ModelSpec, ModelType},
     preprocess::{PreprocessError, Preprocessor, Transform},
     slots::{Batching, Next, SlotId, Slots},
 };
@@ -76,6 +76,8 @@ pub enum LoadError {
     Panicked { model: String },
     #[error("{model} does not work: {reason}")]
     Trial { model: String, reason: String },
+    #[error("{model} cannot run: no thread can be started: {reason}")]
+    Thread { model: String, reason: String },
 }
 
 /// What is known of a loaded model.
@@ -246,9 +248,26 @@ pub struct Engine {
     shared: Arc<Shared>,
     runtime: &'static Runtime,
     source: Source,
-    workers: Mutex<Vec<JoinHandle<()>>>,
+    workers: Mutex<Vec<Worker>>,
     /// The session that was opened to look at the model; the first worker takes it.
-    first: Mutex<Option<Runner>>,
+    first: Arc<Mutex<Option<Runner>>>,
+}
+
+/// A thread that runs jobs, or has found that it cannot.
+#[derive(Debug)]
+struct Worker {
+    /// No two that are at work have the same.
+    number: usize,
+    thread: JoinHandle<()>,
+}
+
+/// A model that has been tried on a device.
+struct Tried {
+    runner: Runner,
+    spec: Arc<ModelSpec>,
+    id: Arc<str>,
+    batch: usize,
+    device: Device,
 }
 
 impl Engine {
@@ -262,19 +281,26 @@ impl Engine {
         let started = Instant::now();
         let runtime = runtime::get(key.runtime_library.as_deref())?;
         let hints = model_files::hints(&key.source, key.model_type, key.labels_file.as_deref())?;
-        let (session, device, note) = session::open_best(runtime, &key.source, key.device)?;
+        let layers: Vec<_> = hints.iter().map(|(origin, hints)| (origin.as_str(), hints.clone())).collect();
+        let candidates = session::candidates(runtime, key.device);
+        let (tried, passed_over) =
+            first_that_works(&candidates, |device| try_on(runtime, key, &layers, device))?;
+        let Tried { runner, spec, id, batch, device } = tried;
 
         let model = || key.source.describe();
-        let layers: Vec<_> = hints.iter().map(|(origin, hints)| (origin.as_str(), hints.clone())).collect();
-        let id = model_files::model_id(&key.source);
-        let io = session::describe(&session);
-        let spec = ModelSpec::resolve(&io, &layers, &id)
-            .map_err(|error| LoadError::Model { model: model(), reason: error.to_string() })?;
-        let spec = Arc::new(spec);
-
         let mut conclusions = spec.conclusions.clone();
-        conclusions.extend(note);
-        let batch = spec.batch.unwrap_or(key.batch_size).max(1);
+        if key.device == Device::Auto {
+            conclusions.push(match (device, &passed_over[..]) {
+                (Device::Cpu, []) => {
+                    format!("device: cpu (this ONNX Runtime has {})", session::available(runtime))
+                }
+                (device, []) => format!("device: {} (found)", device.name()),
+                (device, errors) => {
+                    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                    format!("device: {} ({})", device.name(), errors.join("; "))
+                }
+            });
+        }
         if batch != key.batch_size {
             conclusions.push(format!(
                 "batch: {batch} (fixed in the model; batch-size {} is not used)",
@@ -290,10 +316,6 @@ impl Engine {
             (threads, _) => threads,
         };
 
-        let mut runner = Runner::new(session, spec.clone());
-        try_out(&mut runner, &spec, batch)
-            .map_err(|error| LoadError::Trial { model: model(), reason: error.to_string() })?;
-
         let info = ModelInfo { id, spec, device, load_time: started.elapsed(), conclusions, batch, workers };
         gst::info!(CAT, "{} loaded in {:?}: {:?}", model(), info.load_time, info.conclusions);
         let shared = Shared {
@@ -308,7 +330,7 @@ impl Engine {
             runtime,
             source: key.source.clone(),
             workers: Mutex::default(),
-            first: Mutex::new(Some(runner)),
+            first: Arc::new(Mutex::new(Some(runner))),
         }))
     }
 
@@ -321,39 +343,62 @@ impl Engine {
         self.shared.queue.lock().slots.attached()
     }
 
-    /// One more camera. Every one up to the number of workers brings a thread.
-    pub fn attach(self: &Arc<Self>) -> Client {
+    /// One more camera. Every one up to the number of workers brings a thread; without any there is none.
+    pub fn attach(self: &Arc<Self>) -> Result<Client, LoadError> {
+        self.attach_with(|number, work| {
+            std::thread::Builder::new().name(format!("nvrinfer-{number}")).spawn(work)
+        })
+    }
+
+    fn attach_with(
+        self: &Arc<Self>,
+        spawn: impl FnOnce(usize, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>,
+    ) -> Result<Client, LoadError> {
         let (slot, attached) = {
             let mut queue = self.shared.queue.lock();
             (queue.slots.attach(), queue.slots.attached())
         };
+        // Drops its place again where nobody would serve it.
+        let client =
+            Client { engine: self.clone(), slot, mailbox: Arc::default(), tickets: AtomicU64::new(0) };
         let mut workers = self.workers.lock();
+        // One that found no memory for a session of its own may find some now.
+        workers.retain(|worker| !worker.thread.is_finished());
         if workers.len() < attached.min(self.shared.info.workers) {
-            let (shared, runtime, source) = (self.shared.clone(), self.runtime, self.source.clone());
-            let first = self.first.lock().take();
-            let worker = workers.len();
-            let thread = std::thread::Builder::new().name(format!("nvrinfer-{worker}")).spawn(move || {
-                let runner = first.map_or_else(
-                    || {
-                        let session = session::open(runtime, &source, shared.info.device)?;
-                        Ok(Runner::new(session, shared.info.spec.clone()))
-                    },
-                    Ok,
-                );
-                match runner {
-                    Ok(runner) => work(&shared, worker, runner),
-                    Err::<_, SessionError>(error) => {
-                        gst::warning!(CAT, "One worker less: {error}");
-                    }
+            let free = |n: &usize| workers.iter().all(|worker| worker.number != *n);
+            let number = (0..workers.len()).find(free).unwrap_or(workers.len());
+            match spawn(number, self.worker(number)) {
+                Ok(thread) => workers.push(Worker { number, thread }),
+                Err(error) if workers.is_empty() => {
+                    drop(workers);
+                    let (model, reason) = (self.source.describe(), error.to_string());
+                    return Err(LoadError::Thread { model, reason });
                 }
-            });
-            match thread {
-                Ok(thread) => workers.push(thread),
                 Err(error) => gst::warning!(CAT, "One worker less: {error}"),
             }
         }
         drop(workers);
-        Client { engine: self.clone(), slot, mailbox: Arc::default(), tickets: AtomicU64::new(0) }
+        Ok(client)
+    }
+
+    /// What a worker does from its first moment to its last.
+    fn worker(&self, number: usize) -> Box<dyn FnOnce() + Send> {
+        let (shared, runtime, source) = (self.shared.clone(), self.runtime, self.source.clone());
+        let first = self.first.clone();
+        Box::new(move || {
+            let first = first.lock().take();
+            let runner = first.map_or_else(
+                || {
+                    let session = session::open(runtime, &source, shared.info.device)?;
+                    Ok(Runner::new(session, shared.info.spec.clone()))
+                },
+                Ok,
+            );
+            match runner {
+                Ok(runner) => work(&shared, number, runner),
+                Err::<_, SessionError>(error) => gst::warning!(CAT, "One worker less: {error}"),
+            }
+        })
     }
 }
 
@@ -369,9 +414,45 @@ impl Drop for Engine {
         }
         self.shared.wake.notify_all();
         for worker in mem::take(self.workers.get_mut()) {
-            let _ = worker.join();
+            let _ = worker.thread.join();
         }
     }
+}
+
+/// The first candidate that works, and what was wrong with those before it. The last one's error, where none does.
+fn first_that_works<T, E>(
+    candidates: &[Device],
+    mut attempt: impl FnMut(Device) -> Result<T, E>,
+) -> Result<(T, Vec<E>), E> {
+    let mut errors = Vec::new();
+    let (last, better) = candidates.split_last().unwrap_or((&Device::Cpu, &[]));
+    for &device in better {
+        match attempt(device) {
+            Ok(found) => return Ok((found, errors)),
+            Err(error) => errors.push(error),
+        }
+    }
+    Ok((attempt(*last)?, errors))
+}
+
+/// Opens the model on a device and tries it there: a device that takes a model may still fail over it.
+fn try_on(
+    runtime: &'static Runtime,
+    key: &EngineKey,
+    layers: &[(&str, ModelHints)],
+    device: Device,
+) -> Result<Tried, LoadError> {
+    let model = || key.source.describe();
+    let session = session::open(runtime, &key.source, device)?;
+    let id = model_files::model_id(&key.source);
+    let spec = ModelSpec::resolve(&session::describe(&session), layers, &id)
+        .map_err(|error| LoadError::Model { model: model(), reason: error.to_string() })?;
+    let spec = Arc::new(spec);
+    let batch = spec.batch.unwrap_or(key.batch_size).max(1);
+    let mut runner = Runner::new(session, spec.clone());
+    try_out(&mut runner, &spec, batch)
+        .map_err(|error| LoadError::Trial { model: model(), reason: error.to_string() })?;
+    Ok(Tried { runner, spec, id, batch, device })
 }
 
 /// One inference on an empty picture: a model that fails, gives what its layout does not say, or numbers that are
@@ -428,9 +509,9 @@ fn run_batch(
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| match &batch[..] {
         [(_, job)] if size == 1 => runner.run(&job.tensor, 1, &pictures),
         jobs => {
-            // A batch that is not full needs a tensor of exactly its size where the model's batch is open.
+            // One that was made for a larger batch has room for a smaller one.
             let whole = match gathered.take() {
-                Some((held, tensor)) if held == size => gathered.insert((held, tensor)),
+                Some((room, tensor)) if room >= size => gathered.insert((room, tensor)),
                 _ => gathered.insert((size, TensorBuf::new(&spec.input, size))),
             };
             for (index, (_, job)) in jobs.iter().enumerate() {
@@ -598,6 +679,77 @@ mod tests {
 
     fn reply(mailbox: &Arc<Mailbox>, ticket: u64) -> Reply {
         Reply { mailbox: Some(mailbox.clone()), ticket, tag: FrameTag::default() }
+    }
+
+    #[test]
+    fn a_device_that_fails_over_the_model_is_passed_over() {
+        let all = [Device::Cuda, Device::Openvino, Device::Cpu];
+        let attempt =
+            |working: Device| move |device| if device == working { Ok(device) } else { Err(device) };
+        assert_eq!(first_that_works(&all, attempt(Device::Cuda)), Ok((Device::Cuda, vec![])));
+        assert_eq!(
+            first_that_works(&all, attempt(Device::Cpu)),
+            Ok((Device::Cpu, vec![Device::Cuda, Device::Openvino]))
+        );
+        assert_eq!(first_that_works(&all, attempt(Device::Tensorrt)), Err(Device::Cpu));
+        assert_eq!(first_that_works(&all[..1], attempt(Device::Cpu)), Err(Device::Cuda));
+    }
+
+    /// The engine of the built-in model, where ONNX Runtime is.
+    fn engine() -> Option<Arc<Engine>> {
+        gst::init().unwrap();
+        let key = EngineKey {
+            instance: String::new(),
+            source: Source::BuiltIn("demo"),
+            model_type: None,
+            labels_file: None,
+            device: Device::Cpu,
+            threads: 2,
+            batch_size: 4,
+            batch_timeout: Duration::ZERO,
+            runtime_library: None,
+        };
+        match Engine::load(&key) {
+            Ok(engine) => Some(engine),
+            Err(LoadError::Runtime(error)) => {
+                assert!(std::env::var_os("NVR_NO_SKIP").is_none(), "{error}");
+                println!("SKIPPED: {error}");
+                None
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn without_a_thread_there_is_no_client_that_waits_for_ever() {
+        let Some(engine) = engine() else { return };
+        let none = |_, work: Box<dyn FnOnce() + Send>| {
+            drop(work);
+            Err(io::Error::from(io::ErrorKind::OutOfMemory))
+        };
+        assert!(matches!(engine.attach_with(none), Err(LoadError::Thread { .. })));
+        assert_eq!(engine.users(), 0);
+        // The session is still there for the next one, and one worker is enough for two.
+        let first = engine.attach().unwrap();
+        let second = engine.attach_with(none).unwrap();
+        assert_eq!((engine.users(), engine.workers.lock().len()), (2, 1));
+        drop((first, second));
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_replaced() {
+        let Some(engine) = engine() else { return };
+        let failed = engine.attach_with(|_, _| Ok(thread::spawn(|| {}))).unwrap();
+        let ended = || engine.workers.lock().iter().all(|worker| worker.thread.is_finished());
+        while !ended() {
+            thread::yield_now();
+        }
+        let client = engine.attach().unwrap();
+        let workers = engine.workers.lock();
+        assert_eq!((workers.len(), workers[0].number), (1, 0));
+        assert!(!workers[0].thread.is_finished());
+        drop(workers);
+        drop((failed, client));
     }
 
     #[test]

@@ -55,7 +55,8 @@
 //!
 //! With `gate=motion`, frames that are marked as still (`motion` of `NvrFrameFacts` is false, as `nvrmotion` sets
 //! it) are not looked at, except one every `gate-interval` seconds: what has come to rest before anybody looked is not
-//! missed for ever. Frames without a mark are looked at, with one warning message.
+//! missed for ever. Frames without a mark are looked at, with one warning message. While `enabled` is off, frames are
+//! marked as not to be looked at (`analysis-off`), so that nobody downstream takes their silence for a still picture.
 //!
 //! ## Statistics
 //!
@@ -108,12 +109,12 @@ use parking_lot::Mutex;
 use super::{
     CAT,
     engine::{Client, FrameTag, Mailbox, ModelInfo, Outcome},
-    frames, printable,
+    printable,
     settings::{Gate, Mode, PROPERTIES, Settings},
     stats::{Skip, Stats},
     swap::{self, Swap},
 };
-use crate::{in_place, meta};
+use crate::{frames, in_place, meta};
 
 /// What the stream is doing. `None` when stopped.
 #[derive(Debug)]
@@ -342,15 +343,6 @@ impl NvrInfer {
         let _ = obj.post_message(gst::message::Element::builder(structure).src(&*obj).build());
     }
 
-    fn running_time(&self, buffer: &gst::BufferRef) -> Option<gst::ClockTime> {
-        let obj = self.obj();
-        let segment = obj.segment();
-        segment
-            .downcast_ref::<gst::ClockTime>()
-            .and_then(|segment| segment.to_running_time(buffer.pts().or(buffer.dts())))
-            .or_else(|| obj.current_running_time())
-    }
-
     /// Whether to look at a frame, and with which model.
     fn plan(
         &self,
@@ -503,7 +495,7 @@ impl NvrInfer {
     fn analyse(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let arrived = Instant::now();
         let settings = self.settings();
-        let running_time = self.running_time(buffer);
+        let running_time = in_place::running_time(&*self.obj(), buffer);
         let frame = self
             .with_state(|state| {
                 state.stats.frames += 1;
@@ -511,6 +503,10 @@ impl NvrInfer {
             })
             .ok_or(gst::FlowError::Flushing)?;
         let tag = complete_facts(buffer, frame);
+        if !settings.enabled {
+            // Whoever follows objects must not take the silence for a picture without motion.
+            meta::mark_off(buffer);
+        }
 
         let mut notices = Notices::default();
         let (client, task) = self.plan(&settings, meta::has_motion(buffer), running_time, &mut notices)?;
@@ -622,16 +618,7 @@ impl ElementImpl for NvrInfer {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let caps = gst_video::VideoCapsBuilder::new().format_list(frames::FORMATS).build();
-            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
-                .into_iter()
-                .filter_map(|(name, direction)| {
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
-                })
-                .collect()
-        });
-        &TEMPLATES
+        in_place::video_pad_templates()
     }
 
     fn change_state(

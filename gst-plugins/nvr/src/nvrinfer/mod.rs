@@ -2,7 +2,6 @@
 
 mod engine;
 mod exit;
-pub(crate) mod frames;
 mod imp;
 mod model_files;
 mod registry;

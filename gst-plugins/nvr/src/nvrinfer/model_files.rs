@@ -95,9 +95,7 @@ pub fn find(model: &str, data_directories: &[PathBuf]) -> Result<Source, FileErr
         model.contains('/') || Path::new(model).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"));
     if model.is_empty() {
         let names: Vec<_> = BUILT_IN.iter().map(|model| model.name).collect();
-        let built_in =
-            if names.is_empty() { String::new() } else { format!("; built in: {}", names.join(", ")) };
-        return Err(FileError::Unset { built_in });
+        return Err(FileError::Unset { built_in: names.join(", ") });
     }
     if is_path {
         let path = std::path::absolute(model).map_err(|error| unusable(Path::new(model), &error))?;
@@ -238,7 +236,8 @@ mod tests {
         assert!(error.contains("empty.onnx"), "{error}");
         assert!(find(dirs[0].join("models").to_str().unwrap(), &dirs).is_err(), "a directory");
         assert_eq!(find("demo", &dirs), Ok(Source::BuiltIn("demo")));
-        assert!(find("", &dirs).unwrap_err().to_string().contains("property model"));
+        let error = find("", &dirs).unwrap_err().to_string();
+        assert!(error.contains("property model") && error.ends_with("file; built in: demo"), "{error}");
     }
 
     #[test]

@@ -57,31 +57,15 @@ pub fn available(runtime: &Runtime) -> String {
     names.join(", ")
 }
 
-/// Opens a session. With [`Device::Auto`] the best device that works: CUDA, then OpenVINO, then the CPU (TensorRT
-/// only by name: it spends minutes building an engine). Returns the device and what was found out on the way.
-pub fn open_best(
-    runtime: &Runtime,
-    source: &Source,
-    device: Device,
-) -> Result<(Session, Device, Option<String>), SessionError> {
+/// The devices to try, best first. For [`Device::Auto`] CUDA, then OpenVINO, then the CPU (TensorRT only by name: it
+/// spends minutes building an engine).
+pub fn candidates(runtime: &Runtime, device: Device) -> Vec<Device> {
     if device != Device::Auto {
-        return Ok((open(runtime, source, device)?, device, None));
+        return vec![device];
     }
-    let mut passed_over = Vec::new();
-    for device in [Device::Cuda, Device::Openvino].into_iter().filter(|&device| is_built_in(runtime, device))
-    {
-        match open(runtime, source, device) {
-            Ok(session) => return Ok((session, device, Some(format!("device: {} (found)", device.name())))),
-            Err(error) => passed_over.push(error.to_string()),
-        }
-    }
-    let session = open(runtime, source, Device::Cpu)?;
-    let note = if passed_over.is_empty() {
-        format!("device: cpu (this ONNX Runtime has {})", available(runtime))
-    } else {
-        format!("device: cpu ({})", passed_over.join("; "))
-    };
-    Ok((session, Device::Cpu, Some(note)))
+    let accelerators =
+        [Device::Cuda, Device::Openvino].into_iter().filter(|&device| is_built_in(runtime, device));
+    accelerators.chain([Device::Cpu]).collect()
 }
 
 /// Opens a session on a given device. On the CPU it has one thread, the caller's: several such sessions side by
@@ -209,7 +193,7 @@ impl Runner {
         self.decoder = Decoder::default();
     }
 
-    /// Runs `input`, which holds `batch` pictures of which the first `pictures.len()` count.
+    /// Runs `input`, which has room for at least `batch` pictures of which the first `pictures.len()` count.
     pub fn run(
         &mut self,
         input: &TensorBuf,
@@ -262,11 +246,16 @@ fn inputs<'a>(
     batch: usize,
     pictures: &[PictureFacts],
 ) -> ort::Result<Inputs<'a>> {
+    // A tensor that was made for a larger batch serves a smaller one.
+    fn part<'a, T>(data: &'a [T], shape: &[usize; 4]) -> ort::Result<&'a [T]> {
+        let len = shape.iter().product();
+        data.get(..len).ok_or_else(|| ort::Error::new("the input tensor is too small for its batch"))
+    }
     let picture = match input {
-        TensorBuf::F32(data) => TensorRef::from_array_view((&shape[..], data.as_slice()))?.into(),
-        TensorBuf::F16(data) => TensorRef::from_array_view((&shape[..], data.as_slice()))?.into(),
-        TensorBuf::U8(data) => TensorRef::from_array_view((&shape[..], data.as_slice()))?.into(),
-        TensorBuf::I8(data) => TensorRef::from_array_view((&shape[..], data.as_slice()))?.into(),
+        TensorBuf::F32(data) => TensorRef::from_array_view((&shape[..], part(data, shape)?))?.into(),
+        TensorBuf::F16(data) => TensorRef::from_array_view((&shape[..], part(data, shape)?))?.into(),
+        TensorBuf::U8(data) => TensorRef::from_array_view((&shape[..], part(data, shape)?))?.into(),
+        TensorBuf::I8(data) => TensorRef::from_array_view((&shape[..], part(data, shape)?))?.into(),
     };
     let mut inputs: Inputs<'a> = vec![(Cow::Borrowed(spec.input_name.as_str()), picture)];
 

@@ -32,7 +32,7 @@ pub fn load(settings: &Settings, model: &str) -> Result<Client, LoadError> {
         batch_timeout: settings.batch_timeout(),
         runtime_library: settings.runtime_library.clone(),
     };
-    Ok(registry::get(&key)?.attach())
+    registry::get(&key)?.attach()
 }
 
 /// A loaded model that takes over at the next frame.

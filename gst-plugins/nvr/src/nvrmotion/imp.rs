@@ -22,17 +22,18 @@
 //!
 //! Property `stats` (structure `nvrmotion-stats`): `frames` that came, `moving` ones among them, `recalibrations`,
 //! `errors` (frames that could not be read) (guint64); `moved` (gboolean: whether the last frame did), `area` (gdouble:
-//! share of it that differs), `update-time` (guint64: mean nanoseconds for a frame).
+//! share of it that differs; 0 where it was not looked at), `update-time` (guint64: mean nanoseconds for a frame that
+//! is).
 //!
 //! Lock order: `settings` and `state` are never held together.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_base::prelude::*;
 use gst_base::subclass::base_transform::{BaseTransformMode, InputBuffer, PrepareOutputBufferSuccess};
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo, VideoRegionOfInterestMeta};
@@ -40,8 +41,7 @@ use nvr_core::motion::{Detector, Params};
 use nvr_core::zones::{Polygon, parse_polygons};
 use parking_lot::Mutex;
 
-use crate::nvrinfer::frames;
-use crate::{in_place, meta};
+use crate::{frames, in_place, meta, properties};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrmotion", gst::DebugColorFlags::empty(), Some("NVR motion detection"))
@@ -86,6 +86,8 @@ struct Stats {
     errors: u64,
     moved: bool,
     area: f64,
+    /// Frames that were looked at.
+    looks: u64,
     update_ns: u64,
 }
 
@@ -107,6 +109,8 @@ pub struct NvrMotion {
     settings: Mutex<Settings>,
     /// The counters stay readable when stopped.
     state: Mutex<State>,
+    /// Apart from the state, which is locked while a frame is looked at: no setter waits for that.
+    started: AtomicBool,
 }
 
 #[glib::object_subclass]
@@ -120,26 +124,6 @@ impl ObjectImpl for NvrMotion {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let Settings { params, hold, enabled, .. } = Settings::default();
-            let seconds = |name, nick, blurb, default| {
-                glib::ParamSpecDouble::builder(name)
-                    .nick(nick)
-                    .blurb(blurb)
-                    .minimum(0.0)
-                    .maximum(86_400.0)
-                    .default_value(default)
-                    .mutable_playing()
-                    .build()
-            };
-            let share = |name, nick, blurb, default| {
-                glib::ParamSpecFloat::builder(name)
-                    .nick(nick)
-                    .blurb(blurb)
-                    .minimum(0.0)
-                    .maximum(1.0)
-                    .default_value(default)
-                    .mutable_playing()
-                    .build()
-            };
             vec![
                 glib::ParamSpecFloat::builder("threshold")
                     .nick("Threshold")
@@ -149,20 +133,20 @@ impl ObjectImpl for NvrMotion {
                     .default_value(params.threshold)
                     .mutable_playing()
                     .build(),
-                share("min-area", "Least area", "Smallest region, as a share of the frame", params.min_area),
-                share(
+                properties::share("min-area", "Least area", "Smallest region, as a share of the frame", params.min_area),
+                properties::share(
                     "recalibrate",
                     "Recalibrate",
                     "Share of the frame that may change before the background is learned anew",
                     params.recalibrate,
                 ),
-                seconds(
+                properties::seconds(
                     "absorb",
                     "Absorb",
                     "Seconds after which what stands still becomes background",
                     params.absorb,
                 ),
-                seconds("hold", "Hold", "Seconds for which frames count as moving after the last motion", hold),
+                properties::seconds("hold", "Hold", "Seconds for which frames count as moving after the last motion", hold),
                 glib::ParamSpecString::builder("masks")
                     .nick("Masks")
                     .blurb(
@@ -172,17 +156,13 @@ impl ObjectImpl for NvrMotion {
                     .default_value(Some(""))
                     .mutable_playing()
                     .build(),
-                glib::ParamSpecBoolean::builder("enabled")
-                    .nick("Enabled")
-                    .blurb("Whether frames are looked at; off marks all as moving, so that a gate behind it stands open")
-                    .default_value(enabled)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb("Counters since the start; see the element's documentation")
-                    .read_only()
-                    .build(),
+                properties::switch(
+                    "enabled",
+                    "Enabled",
+                    "Whether frames are looked at; off marks all as moving, so that a gate behind it stands open",
+                    enabled,
+                ),
+                properties::stats("Counters since the start; see the element's documentation"),
             ]
         });
         &PROPERTIES
@@ -191,6 +171,14 @@ impl ObjectImpl for NvrMotion {
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         const CHECKED: &str = "the type is checked by GObject";
         let mut refused = None;
+        // Reading it takes a while, for which no frame should wait.
+        let masks = (pspec.name() == "masks").then(|| {
+            let text = value.get::<Option<String>>().expect(CHECKED).unwrap_or_default();
+            parse_polygons(&text)
+                .map(|polygons| Arc::new(Masks { text, polygons }))
+                .map_err(|error| error.to_string())
+        });
+        let started = self.started.load(Ordering::Relaxed);
         {
             let mut settings = self.settings.lock();
             match pspec.name() {
@@ -200,19 +188,15 @@ impl ObjectImpl for NvrMotion {
                 "absorb" => settings.params.absorb = value.get().expect(CHECKED),
                 "hold" => settings.hold = value.get().expect(CHECKED),
                 "enabled" => settings.enabled = value.get().expect(CHECKED),
-                "masks" => {
-                    let text = value.get::<Option<String>>().expect(CHECKED).unwrap_or_default();
-                    match parse_polygons(&text) {
-                        Ok(polygons) => {
-                            settings.masks = Arc::new(Masks { text, polygons });
-                            settings.masks_error = None;
-                        }
-                        Err(error) => {
-                            refused = Some(error.to_string());
-                            settings.masks_error.clone_from(&refused);
-                        }
+                "masks" => match masks {
+                    Some(Ok(masks)) => (settings.masks, settings.masks_error) = (masks, None),
+                    Some(Err(error)) => {
+                        // What changes nothing must not keep the next start from working.
+                        settings.masks_error = Some(error.clone()).filter(|_| !started);
+                        refused = Some(error);
                     }
-                }
+                    None => {}
+                },
                 name => gst::error!(CAT, imp = self, "property {name} cannot be set"),
             }
         }
@@ -259,16 +243,7 @@ impl ElementImpl for NvrMotion {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let caps = gst_video::VideoCapsBuilder::new().format_list(frames::FORMATS).build();
-            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
-                .into_iter()
-                .filter_map(|(name, direction)| {
-                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
-                })
-                .collect()
-        });
-        &TEMPLATES
+        in_place::video_pad_templates()
     }
 }
 
@@ -282,10 +257,12 @@ impl BaseTransformImpl for NvrMotion {
             return Err(gst::error_msg!(gst::LibraryError::Settings, ["property masks: {error}"]));
         }
         *self.state.lock() = State::default();
+        self.started.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.started.store(false, Ordering::Relaxed);
         let mut state = self.state.lock();
         state.info = None;
         state.detector = Detector::default();
@@ -308,17 +285,19 @@ impl BaseTransformImpl for NvrMotion {
 
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings.lock().clone();
-        let now = self.running_time(buffer);
         if !settings.enabled {
             {
                 let mut state = self.state.lock();
                 state.stats.frames += 1;
+                state.stats.moving += 1;
+                (state.stats.moved, state.stats.area) = (true, 0.0);
                 // What it knows would be old when it is switched on again.
                 state.detector.reset();
             }
             meta::mark_motion(buffer, true);
             return Ok(gst::FlowSuccess::Ok);
         }
+        let now = in_place::running_time(&*self.obj(), buffer).map_or(0, gst::ClockTime::nseconds);
         let (seen, warn) = {
             let mut state = self.state.lock();
             state.stats.frames += 1;
@@ -382,7 +361,10 @@ impl State {
             let view = frames::view(&frame).ok_or("the frame's memory is laid out backwards")?;
             self.detector.update(now, &view, &settings.params).map_err(|error| error.to_string())
         });
-        let verdict = verdict.inspect_err(|_| self.stats.errors += 1)?;
+        let verdict = verdict.inspect_err(|_| {
+            self.stats.errors += 1;
+            (self.stats.moved, self.stats.area) = (false, 0.0);
+        })?;
         if verdict.moved {
             self.held_until = now.saturating_add((settings.hold * 1e9) as u64);
         }
@@ -397,22 +379,13 @@ impl State {
         stats.moving += u64::from(moved);
         stats.recalibrations += u64::from(verdict.recalibrated);
         stats.area = verdict.area.into();
+        stats.looks += 1;
         stats.update_ns += begin.elapsed().as_nanos() as u64;
         Ok((moved, regions))
     }
 }
 
 impl NvrMotion {
-    fn running_time(&self, buffer: &gst::BufferRef) -> u64 {
-        let obj = self.obj();
-        let segment = obj.segment();
-        segment
-            .downcast_ref::<gst::ClockTime>()
-            .and_then(|segment| segment.to_running_time(buffer.pts().or(buffer.dts())))
-            .or_else(|| obj.current_running_time())
-            .map_or(0, gst::ClockTime::nseconds)
-    }
-
     fn stats(&self) -> gst::Structure {
         let stats = self.state.lock().stats;
         gst::Structure::builder("nvrmotion-stats")
@@ -422,7 +395,7 @@ impl NvrMotion {
             .field("errors", stats.errors)
             .field("moved", stats.moved)
             .field("area", stats.area)
-            .field("update-time", stats.update_ns / stats.frames.max(1))
+            .field("update-time", stats.update_ns / stats.looks.max(1))
             .build()
     }
 }

@@ -137,6 +137,32 @@ fn masks_that_make_no_sense_are_an_error_at_the_start() {
 }
 
 #[test]
+fn masks_that_were_refused_while_playing_do_not_keep_it_from_starting_again() {
+    let (element, mut harness) = harness();
+    pass(&mut harness, 0, None);
+    element.set_property("masks", "0,0 1,1");
+    element.set_state(gst::State::Ready).unwrap();
+    element.set_state(gst::State::Paused).unwrap();
+    element.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn the_time_of_a_frame_is_that_of_frames_that_are_looked_at() {
+    let (element, mut harness) = harness();
+    for n in 0..5 {
+        pass(&mut harness, n * 200, None);
+    }
+    let time = stat(&element, "update-time");
+    element.set_property("enabled", false);
+    for n in 5..50 {
+        pass(&mut harness, n * 200, None);
+    }
+    assert_eq!(stat(&element, "update-time"), time);
+    let stats: gst::Structure = element.property("stats");
+    assert_eq!((stats.get("moved"), stats.get("area")), (Ok(true), Ok(0.0)));
+}
+
+#[test]
 fn a_frame_that_is_too_short_passes_unmarked_and_is_counted() {
     let (element, mut harness) = harness();
     let buffer = harness.push_and_pull(gst::Buffer::with_size(100).unwrap()).unwrap();

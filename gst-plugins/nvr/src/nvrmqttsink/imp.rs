@@ -44,8 +44,8 @@ use parking_lot::Mutex;
 use super::outlet::Outlet;
 use super::spooler::{Spooler, Totals};
 use super::{Payload, Publish};
-use crate::meta;
 use crate::mqtt::{self, BrokerSettings, Message, Publisher, QoS, Stats};
+use crate::{in_place, meta, properties};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrmqttsink", gst::DebugColorFlags::empty(), Some("NVR MQTT event sink"))
@@ -94,7 +94,7 @@ impl Default for Settings {
 /// What the stream is doing.
 struct State {
     outlet: Arc<Outlet>,
-    topic: String,
+    topic: Arc<str>,
     source_id: u32,
     qos: QoS,
     /// Of the frame in pixels, from the caps; 0 where they do not say.
@@ -148,16 +148,8 @@ impl ObjectImpl for NvrMqttSink {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let mut list = BrokerSettings::properties();
             list.extend([
-                glib::ParamSpecUInt::builder("source-id")
-                    .nick("Source id")
-                    .blurb("Number of the camera: the last part of the topic")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecString::builder("instance-id")
-                    .nick("Instance id")
-                    .blurb("Name of this process in the events (default: made from host name and process id)")
-                    .mutable_playing()
-                    .build(),
+                properties::source_id("Number of the camera: the last part of the topic"),
+                properties::instance_id(),
                 glib::ParamSpecUInt::builder("qos")
                     .nick("QoS")
                     .blurb("MQTT quality of service: 0 at most once, 1 at least once")
@@ -174,12 +166,12 @@ impl ObjectImpl for NvrMqttSink {
                     .blurb("Which analysed frames become events")
                     .mutable_playing()
                     .build(),
-                glib::ParamSpecBoolean::builder("enabled")
-                    .nick("Enabled")
-                    .blurb("Publish events; while this is off, frames are counted and nothing else")
-                    .default_value(true)
-                    .mutable_playing()
-                    .build(),
+                properties::switch(
+                    "enabled",
+                    "Enabled",
+                    "Publish events; while this is off, frames are counted and nothing else",
+                    true,
+                ),
                 glib::ParamSpecUInt::builder("queue-size")
                     .nick("Queue size")
                     .blurb("Events that wait for the broker; a full queue drops its oldest")
@@ -200,11 +192,7 @@ impl ObjectImpl for NvrMqttSink {
                     .default_value(DEFAULT_SPOOL_MAX_BYTES)
                     .mutable_ready()
                     .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb("Counters since the start")
-                    .read_only()
-                    .build(),
+                properties::stats("Counters since the start"),
             ]);
             list
         });
@@ -300,10 +288,17 @@ impl BaseSinkImpl for NvrMqttSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
         let outlet = self.open(&settings)?;
+        if settings.spool.is_some() && settings.qos == 0 {
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                ("Property spool does nothing with qos=0: set qos=1 for events that outlast an outage")
+            );
+        }
         *self.last.lock() = Counters::default();
         *self.state.lock() = Some(State {
             outlet: Arc::new(outlet),
-            topic: topic::detections(settings.broker.topic_prefix(), settings.source_id),
+            topic: topic::detections(settings.broker.topic_prefix(), settings.source_id).into(),
             source_id: settings.source_id,
             qos: qos(settings.qos),
             width: 0,
@@ -342,12 +337,8 @@ impl BaseSinkImpl for NvrMqttSink {
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let size = |name| {
-            let value = caps.structure(0).and_then(|s| s.get::<i32>(name).ok());
-            value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
-        };
         if let Some(state) = &mut *self.state.lock() {
-            (state.width, state.height) = (size("width"), size("height"));
+            (state.width, state.height) = in_place::frame_size(caps);
         }
         self.parent_set_caps(caps)
     }
@@ -378,57 +369,62 @@ impl BaseSinkImpl for NvrMqttSink {
             return Ok(gst::FlowSuccess::Ok);
         }
         let found = meta::read(buffer);
+        let analysis = found.facts.analysis.as_ref();
+        let wanted = (analysis.is_some() || !found.detections.is_empty())
+            .then(|| publish == Publish::All || !found.detections.is_empty());
+        let Some(plan) = self.plan(wanted)? else { return Ok(gst::FlowSuccess::Ok) };
         let zones = meta::zones(buffer);
         let times = self.times(buffer);
-        let (outlet, message) = {
-            let mut guard = self.state.lock();
-            let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
-            let number = state.frames;
-            state.frames += 1;
-            let analysis = found.facts.analysis.as_ref();
-            if analysis.is_none() && found.detections.is_empty() {
-                return Ok(gst::FlowSuccess::Ok);
-            }
-            let elapsed = state.started.elapsed().as_nanos() as u64;
-            state.rate.add(elapsed);
-            if publish == Publish::DetectionsOnly && found.detections.is_empty() {
-                return Ok(gst::FlowSuccess::Ok);
-            }
-            let capture = analysis
-                .and_then(|a| a.capture)
-                .or(found.facts.capture)
-                .unwrap_or(CaptureTime { unix_ns: times.arrival, clock: Clock::Arrival });
-            let frame_id = analysis.and_then(|a| a.frame_id).or(found.facts.frame_id);
-            let latency_ms = (i128::from(times.now) - i128::from(capture.unix_ns)) as f64 / 1e6;
-            let frame = Frame {
-                instance_id: &instance_id,
-                source_id: state.source_id,
-                frame_id: frame_id.unwrap_or(number),
-                capture,
-                model_id: analysis.map_or(EXTERNAL, |a| &a.model_id),
-                inference_time_ms: analysis.map_or(0.0, |a| a.inference_time_ms),
-                width: state.width,
-                height: state.height,
-                detections: &found.detections,
-                zones: zones.as_ref(),
-                fps: state.rate.rate(elapsed),
-                latency_ms: Some(latency_ms),
-                stream_time_ns: times.stream,
-            };
-            let mut bytes = Vec::with_capacity(state.size + state.size / 4);
-            if let Err(error) = frame.encode(encoding(payload), &mut bytes) {
-                gst::error!(CAT, imp = self, "frame {number}: {error}");
-                return Ok(gst::FlowSuccess::Ok);
-            }
+        let capture = analysis
+            .and_then(|a| a.capture)
+            .or(found.facts.capture)
+            .unwrap_or(CaptureTime { unix_ns: times.arrival, clock: Clock::Arrival });
+        let frame_id = analysis.and_then(|a| a.frame_id).or(found.facts.frame_id);
+        let latency_ms = (i128::from(times.now) - i128::from(capture.unix_ns)) as f64 / 1e6;
+        let frame = Frame {
+            instance_id: &instance_id,
+            source_id: plan.source_id,
+            frame_id: frame_id.unwrap_or(plan.number),
+            capture,
+            model_id: analysis.map_or(EXTERNAL, |a| &a.model_id),
+            inference_time_ms: analysis.map_or(0.0, |a| a.inference_time_ms),
+            width: plan.width,
+            height: plan.height,
+            detections: &found.detections,
+            zones: zones.as_ref(),
+            fps: plan.fps,
+            latency_ms: Some(latency_ms),
+            stream_time_ns: times.stream,
+        };
+        let mut bytes = Vec::with_capacity(plan.size + plan.size / 4);
+        if let Err(error) = frame.encode(encoding(payload), &mut bytes) {
+            gst::error!(CAT, imp = self, "frame {}: {error}", plan.number);
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        if let Some(state) = &mut *self.state.lock() {
             state.size = bytes.len();
             state.latency_ms = Some(latency_ms);
             state.events += 1;
-            (state.outlet.clone(), Message::new(&state.topic, bytes, state.qos, false, 0))
-        };
-        gst::trace!(CAT, imp = self, "{} bytes to {}", message.payload().len(), message.topic());
-        outlet.publish(message);
+        }
+        gst::trace!(CAT, imp = self, "{} bytes to {}", bytes.len(), plan.topic);
+        plan.outlet.publish(Message::new(&plan.topic, bytes, plan.qos, false, 0));
         Ok(gst::FlowSuccess::Ok)
     }
+}
+
+/// What an event is made with, taken from the state so that it is written without a lock.
+struct Plan {
+    outlet: Arc<Outlet>,
+    topic: Arc<str>,
+    source_id: u32,
+    qos: QoS,
+    width: u32,
+    height: u32,
+    /// Of the frame here.
+    number: u64,
+    fps: Option<f64>,
+    /// Bytes that the last event had.
+    size: usize,
 }
 
 /// Nanoseconds; `now` and `arrival` since the Unix epoch.
@@ -461,6 +457,28 @@ impl NvrMqttSink {
             }
         });
         Ok(Outlet::Direct(publisher.map_err(|error| invalid(&error))?))
+    }
+
+    /// Counts a frame. `wanted`: whether an analysed one becomes an event; `None` for one that only passes.
+    fn plan(&self, wanted: Option<bool>) -> Result<Option<Plan>, gst::FlowError> {
+        let mut state = self.state.lock();
+        let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+        let number = state.frames;
+        state.frames += 1;
+        let Some(wanted) = wanted else { return Ok(None) };
+        let elapsed = state.started.elapsed().as_nanos() as u64;
+        state.rate.add(elapsed);
+        Ok(wanted.then(|| Plan {
+            outlet: state.outlet.clone(),
+            topic: state.topic.clone(),
+            source_id: state.source_id,
+            qos: state.qos,
+            width: state.width,
+            height: state.height,
+            number,
+            fps: state.rate.rate(elapsed),
+            size: state.size,
+        }))
     }
 
     fn interrupt(&self, interrupted: bool) {

@@ -12,6 +12,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 const HEADER: usize = 8;
+/// Numbers from here on are taken for damage: no spool lives to see them.
+const LIMIT: u64 = 1 << 63;
 /// Larger bodies are taken for damage.
 const MAX_BODY: usize = 8 << 20;
 
@@ -77,7 +79,8 @@ impl Spool {
         for entry in fs::read_dir(directory)? {
             let name = entry?.file_name();
             let first = name.to_str().and_then(|name| name.strip_suffix(".spool"));
-            firsts.extend(first.and_then(|first| u64::from_str_radix(first, 16).ok()));
+            let first = first.and_then(|first| u64::from_str_radix(first, 16).ok());
+            firsts.extend(first.filter(|first| *first < LIMIT));
         }
         firsts.sort_unstable();
         let mut spool = Self {
@@ -96,12 +99,19 @@ impl Spool {
             dropped: 0,
             dirty: false,
         };
+        let mut segments = Vec::with_capacity(firsts.len());
+        for first in firsts {
+            segments.push(check_segment(&spool.path(first), first)?);
+        }
+        // What is beyond all records is damage, and must not pass for the confirmation of all of them.
+        let limit = segments.last().map_or(LIMIT, Segment::end);
         let cursor = fs::read_to_string(spool.cursor_path()).ok().and_then(|text| text.trim().parse().ok());
+        let cursor = cursor.filter(|cursor: &u64| *cursor <= limit);
         spool.cursor = cursor.unwrap_or(0);
         spool.saved_cursor = cursor;
-        for first in firsts {
+        for segment in segments {
+            let first = segment.first;
             // Only damage makes segments overlap; the numbers of the later one cannot be trusted then.
-            let segment = check_segment(&spool.path(first), first)?;
             if segment.count == 0 || first < spool.end || segment.end() <= spool.cursor {
                 fs::remove_file(spool.path(first))?;
             } else {
@@ -127,7 +137,10 @@ impl Spool {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "message is larger than the spool"));
         };
         while self.bytes() + size > self.max_bytes {
-            self.drop_oldest()?;
+            if let Err(error) = self.drop_oldest() {
+                self.dropped += 1;
+                return Err(error);
+            }
         }
         let mut record = Vec::with_capacity(HEADER + body);
         record.extend_from_slice(&(body as u32).to_le_bytes());
@@ -528,6 +541,43 @@ mod tests {
         let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
         append(&mut spool, 5, 0);
         assert_eq!(read_all(&mut spool), [0, 1, 2, 3, 5]);
+    }
+
+    #[test]
+    fn a_cursor_beyond_everything_does_not_confirm_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
+        for i in 0..5 {
+            append(&mut spool, i, 0);
+        }
+        drop(spool);
+        for cursor in ["18446744073709551615", "6"] {
+            fs::write(directory.path().join("cursor"), cursor).unwrap();
+            let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
+            assert_eq!(read_all(&mut spool), [0, 1, 2, 3, 4], "{cursor}");
+        }
+        fs::remove_file(&segments(directory.path())[0]).unwrap();
+        fs::write(directory.path().join("cursor"), "18446744073709551615").unwrap();
+        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
+        append(&mut spool, 7, 0);
+        assert_eq!(read_all(&mut spool), [7]);
+    }
+
+    #[test]
+    fn a_message_that_finds_no_room_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(directory.path(), 64 << 10).unwrap();
+        for i in 0..60 {
+            append(&mut spool, i, 1000);
+        }
+        // A directory in its place cannot be removed as a file.
+        let oldest = segments(directory.path()).remove(0);
+        fs::remove_file(&oldest).unwrap();
+        fs::create_dir(&oldest).unwrap();
+        let (lost, kept) = (spool.dropped(), spool.len());
+        let failed = (0..60).find(|_| spool.append("t", &[0; 1000]).is_err());
+        let added = failed.expect("the spool is full at some time") + 1;
+        assert_eq!(spool.dropped() - lost, kept + added - spool.len(), "each is kept or counted");
     }
 
     #[test]

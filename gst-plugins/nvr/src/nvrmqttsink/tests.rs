@@ -124,6 +124,25 @@ fn what_cannot_work_is_refused_at_the_start() {
 }
 
 #[test]
+fn a_spool_that_is_not_used_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    for (qos, count) in [(0u32, 1), (1, 0)] {
+        let sink = sink("mqtt://127.0.0.1:1");
+        sink.set_property("spool", folder.path().display().to_string());
+        sink.set_property("qos", qos);
+        let bus = gst::Bus::new();
+        sink.set_bus(Some(&bus));
+        sink.set_state(gst::State::Paused).unwrap();
+        sink.set_state(gst::State::Null).unwrap();
+        let messages = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning]));
+        let about = messages.filter(
+            |m| matches!(m.view(), gst::MessageView::Warning(w) if w.error().to_string().contains("qos=1")),
+        );
+        assert_eq!(about.count(), count, "qos={qos}");
+    }
+}
+
+#[test]
 fn a_bad_instance_id_leaves_the_good_one() {
     let sink = sink("mqtt://127.0.0.1:1");
     let default: String = sink.property("instance-id");

@@ -1,6 +1,6 @@
 //! Which frames come in, given which go out.
 
-use crate::nvrinfer::frames;
+use crate::frames;
 
 /// What can be drawn into.
 pub fn drawable() -> gst::Caps {

@@ -13,7 +13,7 @@ use nvr_core::frame::{FrameMut, PlaneMut};
 use nvr_core::overlay::{Pick, Piece, plan};
 
 use super::settings::Look;
-use crate::nvrinfer::frames;
+use crate::frames;
 
 /// How a stream is drawn on.
 #[derive(Clone, Debug)]

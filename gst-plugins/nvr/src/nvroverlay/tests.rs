@@ -309,14 +309,16 @@ fn what_is_no_event_is_counted() {
     let wrong_time = text.replace("2025-", "20x5-");
     let wrong_type = text.replace("\"detections\":[", "\"detections\":[7,");
     assert_ne!(wrong_type, text);
-    let packed = event_of(0, event::Encoding::MessagePack);
-    let payloads: [&[u8]; 11] = [
+    let packed = event_of(0, event::Encoding::Msgpack);
+    let payloads: [&[u8]; 12] = [
         b"",
         b"hello",
         b"{}",
         b"[]",
         b"\xff\xfe\x81\xc1",
         &deep,
+        &vec![b' '; 2 << 20],
+        // Not even read.
         &vec![b' '; 10 << 20],
         wrong_time.as_bytes(),
         wrong_type.as_bytes(),
@@ -329,7 +331,7 @@ fn what_is_no_event_is_counted() {
     send(&broker, &h, &event_of(0, event::Encoding::Json));
     h.push(frame(0)).unwrap();
     assert!(drawn(&h.pull().unwrap()));
-    assert_eq!((stat(&h, "events"), stat(&h, "malformed")), (1, 11));
+    assert_eq!((stat(&h, "events"), stat(&h, "malformed"), stat(&h, "dropped")), (1, 11, 1));
 }
 
 #[test]

@@ -136,7 +136,8 @@ impl Cutter {
         let (shared, voice, name) = (self.shared.clone(), self.voice.clone(), pending.name.clone());
         let job = move || {
             let Pending { name, from_us, to_us, promise, .. } = pending;
-            let outcome = save(&volume, source_id, &name, from_us, to_us);
+            let most = shared.settings.lock().clips_max_bytes;
+            let outcome = save(&volume, source_id, &name, (from_us, to_us), most);
             answer(&shared, &voice, &name, promise, outcome, source_id);
         };
         match thread::Builder::new().name(format!("nvr-clip-{source_id}")).spawn(job) {
@@ -208,8 +209,14 @@ fn time(us: i64) -> String {
     timestamp(us.max(0) as u64 * 1000).to_string()
 }
 
-/// Joins what a camera recorded from `from_us` to `to_us`.
-pub fn save(volume: &Volume, source_id: u32, name: &str, from_us: i64, to_us: i64) -> Result<Clip, String> {
+/// Joins what a camera recorded from `from_us` to `to_us`. `most`: bytes that its clips may take, 0 for no limit.
+pub fn save(
+    volume: &Volume,
+    source_id: u32,
+    name: &str,
+    (from_us, to_us): (i64, i64),
+    most: u64,
+) -> Result<Clip, String> {
     let about = |error: &dyn std::fmt::Display| format!("clip {name} of camera {source_id}: {error}");
     let path = clip::path(source_id, name).map_err(|error| about(&error))?;
     volume.check().map_err(|error| about(&error))?;
@@ -244,6 +251,13 @@ pub fn save(volume: &Volume, source_id: u32, name: &str, from_us: i64, to_us: i6
     })?;
     let header = plan.header(&[]);
     let bytes = header.len() as u64 + plan.pieces.iter().map(|piece| u64::from(piece.size)).sum::<u64>();
+    let taken = taken(&full);
+    if most > 0 && taken + bytes > most {
+        return Err(about(&format_args!(
+            "it takes {bytes} bytes, and of the {most} that the camera's clips may take, {taken} are taken; remove \
+             clips, or set clips-max-bytes"
+        )));
+    }
     let free = volume.free().map_err(|error| about(&error))?;
     if free < bytes + RESERVE {
         return Err(about(&format_args!("it takes {bytes} bytes, and {free} are free on the disk")));
@@ -251,6 +265,12 @@ pub fn save(volume: &Volume, source_id: u32, name: &str, from_us: i64, to_us: i6
     write(&full, &plan, &header, &mut files)
         .map_err(|error| about(&format_args!("{}: {error}", path.display())))?;
     Ok(Clip { path, start_us: plan.from_us, end_us: plan.to_us, bytes })
+}
+
+/// Bytes of the clips that lie beside this one.
+fn taken(clip: &Path) -> u64 {
+    let entries = clip.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
 /// The file has its name once it is whole.
@@ -353,7 +373,7 @@ mod tests {
             [(5, 15, 5..15), (0, 10, 0..10), (12, 13, 12..13), (25, 45, 25..45)].into_iter().enumerate()
         {
             let name = format!("clip-{at}");
-            let clip = save(&volume, 2, &name, from * S, to * S).unwrap();
+            let clip = save(&volume, 2, &name, (from * S, to * S), 0).unwrap();
             assert_eq!((clip.start_us, clip.end_us), (from * S, to * S), "{from} to {to}");
             assert_eq!(clip.path, PathBuf::from(format!("clips/2/{name}.mp4")));
             let bytes = fs::read(folder.path().join(&clip.path)).unwrap();
@@ -373,7 +393,9 @@ mod tests {
         let volume = Volume::open(folder.path(), None).unwrap();
         segment(folder.path(), 0, 10, 1);
         segment(folder.path(), 10 * S, 10, 2);
-        let save = |name: &str, from: i64, to: i64| save(&volume, 2, name, from * S, to * S);
+        let limited =
+            |name: &str, from: i64, to: i64, most: u64| save(&volume, 2, name, (from * S, to * S), most);
+        let save = |name: &str, from: i64, to: i64| limited(name, from, to, 0);
         for (name, from, to, part) in [
             ("x", 30, 40, "clip x of camera 2: nothing was recorded from 1970-01-01T00:00:30.000Z"),
             (
@@ -388,9 +410,12 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         assert!(!folder.path().join("clips/2/x.mp4").exists());
-        save("x", 0, 5).unwrap();
+        let first = save("x", 0, 5).unwrap();
+        let error = limited("y", 0, 5, 2 * first.bytes - 1).unwrap_err();
+        assert!(error.contains("clips-max-bytes") && error.contains(&first.bytes.to_string()), "{error}");
+        limited("y", 0, 5, 2 * first.bytes).unwrap();
         assert!(save("x", 0, 5).unwrap_err().contains("clips/2/x.mp4 exists already"));
         fs::remove_file(folder.path().join(super::super::volume::IDENTITY)).unwrap();
-        assert!(save("y", 0, 5).unwrap_err().contains("is it mounted?"));
+        assert!(save("z", 0, 5).unwrap_err().contains("is it mounted?"));
     }
 }

@@ -9,6 +9,7 @@ use nvr_core::segment::mp4::{self, Medium, Run, Sample};
 use nvr_core::segment::name;
 
 use super::catalog::Cause;
+use super::checksum::Checksum;
 use super::ear::Sightings;
 use super::inbox::Unit;
 use super::tracks::{AUDIO, Recorded, VIDEO};
@@ -36,6 +37,8 @@ pub struct SegmentFile {
     pub keyframes: u64,
     /// Up to where the file is whole.
     pub bytes: u64,
+    /// Of these bytes, made while they are still in memory.
+    pub checksum: Checksum,
     sequence: u32,
     sync: bool,
     fragment_ns: i64,
@@ -85,6 +88,7 @@ impl SegmentFile {
             frames: 0,
             keyframes: 0,
             bytes: 0,
+            checksum: Checksum::default(),
             sequence: 0,
             sync,
             fragment_ns,
@@ -235,6 +239,7 @@ impl SegmentFile {
         match result {
             Ok(()) => {
                 self.bytes += self.scratch.len() as u64;
+                self.checksum.update(&self.scratch);
                 Ok(())
             }
             Err(error) => {

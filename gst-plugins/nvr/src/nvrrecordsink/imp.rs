@@ -20,7 +20,7 @@
 //! What is asked for, by the commands `start_recording` and `save_clip` of `nvrcontrol`, is recorded whatever the mode,
 //! from `pre-buffer` seconds before on where they are in memory, which `off` does not keep. The catalogue has the
 //! reason, and the limits treat such recordings as those with events. Clips are joined from the segments and lie at
-//! `{location}/clips/{source-id}/{name}.mp4`; no limit removes them.
+//! `{location}/clips/{source-id}/{name}.mp4`; none is ever removed, and none is added beyond `clips-max-bytes`.
 //!
 //! One thread does all that touches the disk. A disk that is full, read-only, slow or gone is one warning; recording
 //! resumes by itself, what fits into `buffer-bytes` is written then, and neither the pipeline nor any other branch
@@ -69,6 +69,7 @@ use parking_lot::Mutex;
 use super::Mode;
 use super::inbox::{Item, Unit};
 use super::notice::Notice;
+use super::tiers::TierSettings;
 use super::worker::{Shared, Worker, now_us};
 use crate::meta;
 use crate::mqtt::BrokerSettings;
@@ -106,7 +107,9 @@ pub struct Settings {
     pub max_age: u64,
     pub events_max_age: u64,
     pub max_bytes: u64,
+    pub clips_max_bytes: u64,
     pub min_free: u64,
+    pub tiers: TierSettings,
     pub broker: BrokerSettings,
 }
 
@@ -128,7 +131,9 @@ impl Default for Settings {
             max_age: 0,
             events_max_age: 0,
             max_bytes: 0,
+            clips_max_bytes: 4 << 30,
             min_free: 256 << 20,
+            tiers: TierSettings::default(),
             broker: BrokerSettings::default(),
         }
     }
@@ -391,7 +396,13 @@ fn properties() -> Vec<glib::ParamSpec> {
             "Seconds after which recordings with events are removed, 0 as max-age",
             0,
         ),
-        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take, 0 for no limit", 0),
+        limit(
+            "clips-max-bytes",
+            "Size limit of clips",
+            "Bytes that this camera's clips may take, 0 for no limit; beyond, none is saved until some are removed",
+            defaults.clips_max_bytes,
+        ),
+        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take in all tiers, 0 for no limit", 0),
         limit("min-free", "Free space", "Bytes of the volume that are kept free, at the cost of the oldest recordings", defaults.min_free),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
@@ -399,12 +410,13 @@ fn properties() -> Vec<glib::ParamSpec> {
             .read_only()
             .build(),
     ]);
+    list.extend(TierSettings::properties());
     list
 }
 
 impl Settings {
     fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if self.broker.set(value, pspec) {
+        if self.broker.set(value, pspec) || self.tiers.set(value, pspec) {
             return;
         }
         let text = || value.get::<Option<String>>().ok().flatten().filter(|text| !text.is_empty());
@@ -426,13 +438,14 @@ impl Settings {
             "max-age" => self.max_age = large(),
             "events-max-age" => self.events_max_age = large(),
             "max-bytes" => self.max_bytes = large(),
+            "clips-max-bytes" => self.clips_max_bytes = large(),
             "min-free" => self.min_free = large(),
             name => gst::error!(CAT, "no property {name} to set"),
         }
     }
 
     fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
-        if let Some(value) = self.broker.get(pspec) {
+        if let Some(value) = self.broker.get(pspec).or_else(|| self.tiers.get(pspec)) {
             return value;
         }
         match pspec.name() {
@@ -451,6 +464,7 @@ impl Settings {
             "max-age" => self.max_age.to_value(),
             "events-max-age" => self.events_max_age.to_value(),
             "max-bytes" => self.max_bytes.to_value(),
+            "clips-max-bytes" => self.clips_max_bytes.to_value(),
             "min-free" => self.min_free.to_value(),
             _ => pspec.default_value().clone(),
         }
@@ -705,6 +719,8 @@ impl NvrRecordSink {
             .field("reason", report.reason.map_or("", Reason::name))
             .field("buffered", get(&counters.buffered))
             .field("recording", counters.recording.load(Ordering::Relaxed))
+            .field("moved", get(&shared.tally.moved))
+            .field("move-errors", get(&shared.tally.failed))
             .build()
     }
 }

@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod catalog;
+pub mod checksum;
 mod clips;
 mod ear;
 mod file;
@@ -11,6 +12,7 @@ mod notice;
 mod report;
 #[cfg(test)]
 mod tests;
+pub mod tiers;
 mod tracks;
 pub mod volume;
 mod worker;

@@ -8,11 +8,11 @@ use gst::prelude::*;
 use nvr_core::detection::{CaptureTime, Clock, Detection, FrameFacts};
 use nvr_core::geometry::Rect;
 
-use super::catalog::{FILE, Recording, Store};
+use super::catalog::{FILE, Oldest, Recording, Store};
 use super::{Clip, Doing, NvrRecordSink};
 use crate::meta;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// Capture time of running time 0, in microseconds.
 const BASE: i64 = 1_763_709_138_000_000;
 const SOURCE: u32 = 3;
@@ -106,7 +106,7 @@ impl Rig {
     fn until(&mut self, seconds: f64) {
         while (self.next as f64) < seconds * 10.0 {
             let mut buffer = Self::buffer(self.next, 100);
-            if self.next % 10 != 0 {
+            if !self.next.is_multiple_of(10) {
                 buffer.make_mut().set_flags(gst::BufferFlags::DELTA_UNIT);
             }
             self.video.push(buffer).unwrap();
@@ -214,8 +214,8 @@ fn motion_is_recorded_with_what_came_before_and_after() {
     rig.look(9.8, Some(true), &[]);
     rig.until(15.0);
     let segment = rig.segment();
-    // From the keyframe before two seconds before the motion to a second after the newest picture of then.
-    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(39_u64)), "{segment}");
+    // From the keyframe before two seconds before the motion to the one after a second after the newest of then.
+    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(40_u64)), "{segment}");
     assert_eq!(segment.get("reason"), Ok("motion"));
     let row = &rig.rows()[0];
     assert_eq!((row.reason.as_deref(), row.event_count), (Some("motion"), 1), "what was seen is noted too");
@@ -228,7 +228,7 @@ fn detections_of_the_own_graph_need_no_broker() {
     rig.look(9.8, None, &["person", "person", "car"]);
     rig.until(15.0);
     let segment = rig.segment();
-    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(39_u64)), "{segment}");
+    assert_eq!((seconds(&segment, "start"), segment.get("frames")), (7.0, Ok(40_u64)), "{segment}");
     assert_eq!((segment.get("reason"), segment.get("events")), (Ok("events"), Ok(1_u64)));
     let folder = rig.folder.path().to_owned();
     rig.sink.set_state(gst::State::Null).unwrap();
@@ -302,10 +302,32 @@ fn what_is_asked_for_is_recorded_whatever_the_mode() {
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!((rows[0].reason.as_deref(), rows[0].label.as_deref()), (Some("on_demand"), Some("gate open")));
     // Kept like a recording with events, and shown among them.
-    assert!(store.oldest(&rows[0].volume, SOURCE, true, 9).unwrap().is_empty());
+    let plain = Oldest { volume: Some(&rows[0].volume), source_id: Some(SOURCE), plain: true };
+    assert!(store.oldest(&plain, 9).unwrap().is_empty());
     let seen = store.events(SOURCE, 0, i64::MAX).unwrap();
     assert_eq!((seen.len(), seen[0].class_name.as_str()), (1, "on_demand"), "{seen:?}");
     assert_eq!((seen[0].first_us - BASE, seen[0].last_us - BASE), (7_000_000, 11_900_000));
+}
+
+/// A second event right after the first misses nothing, and has nothing twice.
+#[test]
+fn what_ends_and_begins_again_is_whole() {
+    let mut rig = idle(&[("mode", "events")]);
+    for second in [10.0, 13.0, 16.0] {
+        rig.look(second, None, &["person"]);
+        rig.until(second + 2.7);
+        rig.segment();
+        rig.until(second + 3.0);
+    }
+    rig.look(19.0, None, &["person"]);
+    rig.until(19.5);
+    rig.state("recording");
+    let rows = rig.rows();
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert_eq!(rows.iter().map(|row| row.frames).sum::<u64>(), 115, "8 s to 19.5 s: {rows:?}");
+    for pair in rows.windows(2) {
+        assert_eq!(pair[0].end_us, Some(pair[1].start_us), "{rows:?}");
+    }
 }
 
 #[test]
@@ -365,7 +387,7 @@ fn a_clip_reaches_from_memory_into_the_future() {
     assert_eq!((message.get("name"), message.get("bytes")), (Ok("gate"), Ok(clip.bytes)), "{message}");
     let again = rig.clip(Some("gate"), 1.0, 0.0);
     rig.until(22.0);
-    assert!(again.recv_timeout(TIMEOUT).unwrap().unwrap_err().contains("exists already"));
+    assert!(again.recv_timeout(TIMEOUT).unwrap().unwrap_err().contains("already; choose another name"));
     assert_eq!((rig.stat("clips"), rig.sink.report().demand.clone()), (1, None));
     let row = &rig.rows()[0];
     assert_eq!((row.reason.as_deref(), row.label.as_deref()), (Some("on_demand"), Some("gate")));

@@ -46,8 +46,7 @@ impl Volume {
             return Err(VolumeError::Gone(root.to_owned()));
         }
         fs::create_dir_all(root).map_err(failed)?;
-        let half = || RandomState::new().build_hasher().finish();
-        let id = format!("{:016x}{:016x}", half(), half());
+        let id = new_identity();
         match OpenOptions::new().write(true).create_new(true).open(root.join(IDENTITY)) {
             Ok(mut file) => {
                 file.write_all(format!("{id}\n").as_bytes()).map_err(failed)?;
@@ -78,6 +77,22 @@ impl Volume {
         }
     }
 
+    /// Removes a file below the directory, and the hour and the day that are empty then. One that is not there is no
+    /// error: the caller has seen that the volume is.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        let file = self.root.join(path);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        for folder in file.ancestors().skip(1).take(2) {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes that can still be written.
     pub fn free(&self) -> io::Result<u64> {
         let path = CString::new(self.root.as_os_str().as_bytes())?;
@@ -88,4 +103,10 @@ impl Volume {
         };
         if result == 0 { Ok(stat.f_bavail * stat.f_frsize) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+/// What nothing else is called.
+pub fn new_identity() -> String {
+    let half = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", half(), half())
 }

@@ -25,6 +25,7 @@ use super::imp::{CAT, Settings};
 use super::inbox::{Inbox, Item, Unit};
 use super::notice::Notice;
 use super::report::{Doing, Report, Voice};
+use super::tiers::{self, Tally};
 use super::tracks::{self, Recorded};
 use super::volume::{Volume, VolumeError};
 use super::{Mode, NvrRecordSink};
@@ -73,6 +74,7 @@ pub struct Shared {
     pub settings: Mutex<Settings>,
     pub inbox: Inbox,
     pub counters: Counters,
+    pub tally: Arc<Tally>,
     pub asked: Mutex<Asked>,
     pub report: Mutex<Report>,
     /// Whether pictures of the own graph may come.
@@ -236,10 +238,12 @@ impl Worker {
                 }
             }
         }
-        if self.segment.is_some() && self.reason(settings).is_none() {
+        let silent = self.last_media.elapsed() > IDLE;
+        if (silent || settings.mode == Mode::Off) && self.segment.is_some() && self.reason(settings).is_none()
+        {
             self.finish();
         }
-        if self.last_media.elapsed() > IDLE
+        if silent
             && let Some(segment) = &mut self.segment
             && let Err(error) = segment.flush(None)
         {
@@ -261,6 +265,8 @@ impl Worker {
                 max_bytes: (settings.max_bytes > 0).then_some(settings.max_bytes),
             },
             min_free: settings.min_free,
+            tiers: settings.tiers.clone(),
+            tally: self.shared.tally.clone(),
         };
     }
 
@@ -439,6 +445,11 @@ impl Worker {
             return;
         }
         let Some(reason) = self.reason(settings) else {
+            // Up to the next keyframe: what follows can be kept from there on, and nothing lies between.
+            if self.segment.is_some() && !unit.key && settings.mode != Mode::Off {
+                self.put(unit, settings);
+                return;
+            }
             if self.owes && !self.must_wait() {
                 self.pour(None, settings);
             }
@@ -663,6 +674,8 @@ impl Worker {
             height: u32::from(segment.video.track.height),
             // Retention keeps what was asked for as it keeps events.
             event_count: segment.events + u64::from(segment.asked_us.is_some()),
+            checksum: ended.then(|| segment.checksum.text()),
+            tier: tiers::HOT,
             sightings,
             cause: segment.cause.clone(),
         };

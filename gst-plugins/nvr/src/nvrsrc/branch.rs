@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 
 use super::{
     flow::capture_time,
-    imp::CAT,
     lane::{Kind, Lane, Offer},
     session::Shared,
 };
@@ -45,13 +44,13 @@ impl Branch {
     ) -> Result<Option<Self>, glib::BoolError> {
         let structure = caps.structure(0).ok_or_else(|| glib::bool_error!("a stream without caps"))?;
         let name = structure.name().as_str();
-        // Elsewhere caps that no form of the pad's fits are refused by what follows, with words that nobody understands.
+        // Further on, caps that no form of the pad fits would be refused with words that nobody understands.
         if !lane
             .pad
             .pad_template_caps()
             .can_intersect(&gst::Caps::builder_full().structure(structure.to_owned()).build())
         {
-            gst::warning!(CAT, obj = lane.pad, "{name} cannot be handed on as it is");
+            lane.unfit(name);
             return Ok(None);
         }
         let mpeg1 = structure.get::<i32>("mpegversion") == Ok(1);

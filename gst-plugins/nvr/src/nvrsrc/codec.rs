@@ -69,8 +69,8 @@ pub enum CodecError {
         "hwaccel={asked} was asked for, and no such decoder for {codec} is installed or usable here; present: {present}"
     )]
     Hardware { asked: String, codec: String, present: String },
-    #[error("no decoder for {codec} is installed; for H.264 and H.265 install gstreamer1.0-libav")]
-    Missing { codec: String },
+    #[error("the camera sends {codec}, and no decoder for that is installed here: {needed}")]
+    Missing { codec: String, needed: &'static str },
     #[error(transparent)]
     Build(#[from] glib::BoolError),
 }
@@ -112,10 +112,59 @@ pub fn chain(caps: &gst::Caps, hwaccel: Hwaccel, avoid_hardware: bool) -> Result
         // Any decoder that the registry has for a codec that cameras seldom speak.
         None => decoders(caps).into_iter().find(|f| !f.has_type(gst::ElementFactoryType::HARDWARE)),
     };
-    let factory = factory.ok_or(CodecError::Missing { codec: name.clone() })?;
+    let factory = factory.ok_or_else(|| missing(&name))?;
     let decoder = factory.create().build()?;
     tune(&decoder);
     Ok(Chain { parser: parser(&factory)?, decoder, hardware: false })
+}
+
+fn missing(media_type: &str) -> CodecError {
+    let needed = match media_type {
+        "image/jpeg" | "video/x-vp8" | "video/x-vp9" => "install gstreamer1.0-plugins-good",
+        "video/x-av1" => "install gstreamer1.0-plugins-bad (av1dec, dav1ddec)",
+        _ => "install gstreamer1.0-libav, which has most of them, or set the camera to H.264 or H.265",
+    };
+    let codec = if media_type.is_empty() { "video of an unknown kind" } else { media_type };
+    CodecError::Missing { codec: codec.to_owned(), needed }
+}
+
+/// How it is known which of a stream's units are keyframes.
+#[derive(Debug)]
+pub enum Keys {
+    /// The depayloader says so.
+    Told,
+    /// This parser does.
+    By(gst::Element),
+    /// Nobody does: any unit may need those before it.
+    Unknown,
+}
+
+/// Who marks the keyframes of what a depayloader gives.
+pub fn keys(coded: &gst::Caps) -> Keys {
+    const TOLD: [&str; 6] =
+        ["video/x-h264", "video/x-h265", "image/jpeg", "image/x-jpc", "video/x-vp8", "video/x-vp9"];
+    if coded.structure(0).is_some_and(|structure| TOLD.contains(&structure.name().as_str())) {
+        return Keys::Told;
+    }
+    let kind = gst::ElementFactoryType::PARSER | gst::ElementFactoryType::MEDIA_VIDEO;
+    gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL)
+        .into_iter()
+        .filter(|factory| factory.can_sink_any_caps(coded) && !coded.is_any())
+        .find_map(|factory| factory.create().build().ok())
+        .map_or(Keys::Unknown, Keys::By)
+}
+
+/// Why video that RTP calls `encoding` cannot be taken, in words for the user.
+pub fn no_depayloader(encoding: &str) -> String {
+    let plain: String = encoding.chars().filter(char::is_ascii_graphic).take(32).collect();
+    let needed = match plain.to_ascii_uppercase().as_str() {
+        "AV1" => "install gst-plugins-rs, which has rtpav1depay",
+        _ => "gstreamer1.0-plugins-good and gstreamer1.0-plugins-bad have most of them",
+    };
+    format!(
+        "the camera's video is {plain}, and no depayloader for that is installed here: {needed}; or set the camera to \
+         H.264 or H.265"
+    )
 }
 
 /// Hardware decoders to try, best first. With `auto`, rank decides, as everywhere in GStreamer: those without one are
@@ -135,14 +184,15 @@ fn candidates(known: Option<&Known>, caps: &gst::Caps, hwaccel: Hwaccel) -> Vec<
     found
 }
 
-/// Ranked decoders for `caps`, best first.
+/// Ranked decoders for `caps`, best first. Those that take some of such streams only, such as those with an alpha
+/// channel, come after those that take them all.
 fn decoders(caps: &gst::Caps) -> Vec<gst::ElementFactory> {
     let kind = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
     let mut found: Vec<_> = gst::ElementFactory::factories_with_type(kind, gst::Rank::MARGINAL)
         .into_iter()
         .filter(|factory| factory.can_sink_any_caps(caps))
         .collect();
-    found.sort_by_key(|factory| std::cmp::Reverse(factory.rank()));
+    found.sort_by_key(|factory| std::cmp::Reverse((factory.can_sink_all_caps(caps), factory.rank())));
     found
 }
 
@@ -182,6 +232,8 @@ fn usable(factory: &gst::ElementFactory, caps: &gst::Caps) -> Result<gst::Elemen
 fn tune(decoder: &gst::Element) {
     for (property, value) in [
         ("max-threads", "1"),
+        // What libvpx calls it.
+        ("threads", "1"),
         ("thread-type", "slice"),
         ("std-compliance", "normal"),
         ("output-corrupt", "false"),
@@ -350,6 +402,31 @@ mod tests {
             }
         }
         assert_eq!(chosen(Hwaccel::Nvdec, true).map(|(name, ..)| name), Some("nvh264dec".into()));
+    }
+
+    #[test]
+    fn keyframes_are_marked_by_the_depayloader_or_a_parser_or_by_nobody() {
+        init();
+        let caps = |text: &str| text.parse::<gst::Caps>().unwrap();
+        assert!(matches!(keys(&caps("video/x-vp9")), Keys::Told));
+        assert!(matches!(keys(&caps("video/x-nobody-knows")), Keys::Unknown));
+        assert!(matches!(keys(&gst::Caps::new_any()), Keys::Unknown));
+        if gst::ElementFactory::find("mpeg4videoparse").is_none() {
+            eprintln!("skipped in part: mpeg4videoparse (gstreamer1.0-plugins-bad) is not installed");
+            return;
+        }
+        let Keys::By(parser) = keys(&caps("video/mpeg, mpegversion=4, systemstream=false")) else { panic!() };
+        assert_eq!(parser.factory().unwrap().name(), "mpeg4videoparse");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_is_named() {
+        let text = missing("video/x-av1").to_string();
+        assert!(text.contains("video/x-av1") && text.contains("plugins-bad"), "{text}");
+        assert!(missing("").to_string().contains("unknown kind"));
+        let text = no_depayloader("AV1\r\n\u{7f}");
+        assert!(text.contains("video is AV1,") && text.contains("rtpav1depay"), "{text}");
+        assert!(no_depayloader(&"x".repeat(10_000)).len() < 300);
     }
 
     #[test]

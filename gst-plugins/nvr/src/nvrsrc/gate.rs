@@ -53,12 +53,7 @@ impl Gate {
             self.broken = true;
             return Verdict::Skip;
         }
-        let alone = match decode {
-            Decode::All | Decode::None => false,
-            Decode::Keyframes => true,
-            Decode::Auto => self.keyframes_suffice(unit.time_ns, max_fps),
-        };
-        if alone {
+        if self.alone(unit.time_ns, decode, max_fps) {
             if unit.keyframe && due() {
                 self.broken = false;
                 return Verdict::DecodeAlone;
@@ -70,6 +65,15 @@ impl Gate {
             self.broken = false;
         }
         if self.broken || (unit.disposable && !due()) { Verdict::Skip } else { Verdict::Decode }
+    }
+
+    /// Whether nothing but keyframes is decoded.
+    pub fn alone(&self, now: u64, decode: Decode, max_fps: f64) -> bool {
+        match decode {
+            Decode::All | Decode::None => false,
+            Decode::Keyframes => true,
+            Decode::Auto => self.keyframes_suffice(now, max_fps),
+        }
     }
 
     /// The longer of the last two keyframe distances, nanoseconds.

@@ -274,6 +274,17 @@ impl Lane {
         );
     }
 
+    /// The camera sends what this pad has no form for.
+    pub fn unfit(&self, media_type: &str) {
+        let Some(element) = self.pad.parent_element() else { return };
+        let name = self.kind.name();
+        gst::element_warning!(
+            element,
+            gst::StreamError::WrongType,
+            ["the camera sends {media_type}, which the pad {name} does not hand on; it stays silent"]
+        );
+    }
+
     fn clear(state: &mut State) {
         state.items.retain(|item| matches!(item, Item::Caps(_) | Item::Eos));
         state.bytes = 0;

@@ -66,6 +66,11 @@ impl Outlet {
             return Err(gst::FlowError::Flushing);
         }
         flow.touch();
+        // Software decoders keep damaged pictures back themselves. One that gives nothing else has failed.
+        if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
+            Counters::add(&flow.counters.undecodable, 1);
+            return Ok(gst::FlowSuccess::Ok);
+        }
         flow.pictured();
         let decoded = Counters::add(&flow.counters.decoded, 1);
         let (time, caps, first) = {

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::{
     Hwaccel, TlsValidation,
     address::Address,
-    branch, codec,
+    branch,
+    codec::{self, Keys},
     flow::{Flow, Timeline},
     imp::CAT,
     lane::Kind,
@@ -79,6 +80,8 @@ pub struct Shared {
     /// A certificate of the camera did not pass.
     pub untrusted: AtomicBool,
     found: Mutex<Found>,
+    /// Why video that was offered was not taken.
+    untaken: Mutex<Option<String>>,
 }
 
 /// What was found at the camera, and what is made of it.
@@ -115,6 +118,7 @@ impl Session {
             linked: Default::default(),
             untrusted: AtomicBool::new(false),
             found: Mutex::default(),
+            untaken: Mutex::default(),
         });
         let session = Self { pipeline, outlet, shared, light: Mutex::default() };
         session.set_up(plan).inspect_err(|_| session.tear_down())?;
@@ -192,6 +196,12 @@ impl Session {
                 }
                 let decoder = source.is_some_and(of_decoder);
                 let error = error.error();
+                // `rtspsrc` knows only that nothing was selected.
+                let untaken = shared.untaken.lock().clone();
+                if let Some(reason) = untaken.filter(|_| error.matches(gst::StreamError::CodecNotFound)) {
+                    shared.mailbox.report(shared.id, Report::Unusable(reason));
+                    return gst::BusSyncReply::Drop;
+                }
                 let certificate = shared.refused_certificate(&error, detail.as_deref());
                 shared.mailbox.report(shared.id, Report::Error { error, detail, decoder, certificate });
             }
@@ -235,8 +245,15 @@ impl Shared {
     /// The source has shown all its streams.
     pub fn no_more_pads(&self) {
         if !self.linked[Kind::Encoded as usize].load(Ordering::Relaxed) {
-            self.mailbox.report(self.id, Report::Unusable("no video in it that can be decoded".into()));
+            let reason = self.untaken.lock().clone();
+            let reason = reason.unwrap_or_else(|| "no video in it that can be decoded".into());
+            self.mailbox.report(self.id, Report::Unusable(reason));
         }
+    }
+
+    /// The camera offers video that nothing here can take out of RTP.
+    pub fn cannot_take(&self, encoding: &str) {
+        self.untaken.lock().get_or_insert_with(|| codec::no_depayloader(encoding));
     }
 
     /// Puts `chain` behind `pad`, and `outlet` behind that.
@@ -281,9 +298,9 @@ impl Shared {
             }
             return Ok((chain, true));
         }
-        if caps.structure(0).is_some_and(|s| s.name() == "application/x-rtp")
-            && (name == "video/x-h264" || name == "video/x-h265")
-        {
+        let rtp = caps.structure(0).is_some_and(|s| s.name() == "application/x-rtp");
+        let mut keys = Keys::Told;
+        if rtp && (name == "video/x-h264" || name == "video/x-h265") {
             // Whole access units, with parameter sets in the stream: what changes them needs no new caps.
             let filter = gst::Caps::builder(name.as_str())
                 .field("stream-format", "byte-stream")
@@ -292,8 +309,14 @@ impl Shared {
             let element = make("capsfilter")?;
             element.set_property("caps", filter);
             chain.push(element);
+        } else if rtp {
+            keys = codec::keys(&coded);
         }
-        let tap = Tap::new(self, Kind::Encoded).upcast();
+        let unmarked = matches!(keys, Keys::Unknown);
+        if let Keys::By(parser) = keys {
+            chain.push(parser);
+        }
+        let tap = Tap::new(self, Kind::Encoded, unmarked).upcast();
         if !self.decode {
             chain.push(tap);
             return Ok((chain, false));
@@ -317,7 +340,7 @@ impl Shared {
         self.found.lock().audio =
             coded.iter().map(|s| s.name().to_string()).find(|name| name.starts_with("audio/"));
         self.mailbox.report(self.id, Report::Found);
-        chain.push(Tap::new(self, Kind::Audio).upcast());
+        chain.push(Tap::new(self, Kind::Audio, false).upcast());
         Ok(chain)
     }
 }

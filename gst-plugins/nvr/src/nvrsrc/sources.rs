@@ -52,6 +52,7 @@ impl Session {
         });
         // Only the first stream of each kind is asked of the camera; what is not used need not be sent.
         let (video, audio) = (AtomicBool::new(false), AtomicBool::new(!plan.audio));
+        let shared = Arc::downgrade(&self.shared);
         source.connect("select-stream", false, move |values| {
             let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
             let wanted = caps.as_ref().and_then(|caps| caps.structure(0)).is_some_and(|stream| {
@@ -60,7 +61,15 @@ impl Session {
                     Ok("audio") => &audio,
                     _ => return false,
                 };
-                depayloader(stream).is_some() && !taken.swap(true, Ordering::Relaxed)
+                if depayloader(stream).is_some() {
+                    return !taken.swap(true, Ordering::Relaxed);
+                }
+                if std::ptr::eq(taken, &raw const video)
+                    && let Some(shared) = shared.upgrade()
+                {
+                    shared.cannot_take(stream.get("encoding-name").unwrap_or("of an unknown kind"));
+                }
+                false
             });
             Some(wanted.to_value())
         });
@@ -178,7 +187,10 @@ pub fn depayloader(rtp: &gst::StructureRef) -> Option<gst::ElementFactory> {
     if let Some(factory) = known.and_then(gst::ElementFactory::find) {
         return Some(factory);
     }
-    let caps = gst::Caps::builder_full().structure(rtp.to_owned()).build();
+    // `rtspsrc` gives the caps of a stream that is to be selected another name.
+    let mut rtp = rtp.to_owned();
+    rtp.set_name("application/x-rtp");
+    let caps = gst::Caps::builder_full().structure(rtp).build();
     gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DEPAYLOADER, gst::Rank::MARGINAL)
         .into_iter()
         .find(|factory| factory.can_sink_any_caps(&caps))

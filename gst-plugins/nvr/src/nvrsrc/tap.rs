@@ -8,6 +8,7 @@ use nvr_core::{detection::FrameFacts, nal, times::Anchor};
 use parking_lot::Mutex;
 
 use super::{
+    Decode,
     branch::Branch,
     flow::{Counters, capture_time},
     gate::{Unit, Verdict},
@@ -29,10 +30,12 @@ glib::wrapper! {
 }
 
 impl Tap {
-    pub fn new(shared: &Arc<Shared>, kind: Kind) -> Self {
+    /// `unmarked`: nobody says which units are keyframes.
+    pub fn new(shared: &Arc<Shared>, kind: Kind, unmarked: bool) -> Self {
         let tap: Self = glib::Object::builder().property("name", format!("tap-{}", kind.name())).build();
         // A fresh object: nobody has set this before.
         let _ = tap.imp().shared.set((shared.clone(), kind));
+        tap.imp().input.lock().unmarked = unmarked;
         tap
     }
 }
@@ -42,6 +45,8 @@ struct Input {
     segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     /// Decoders may hold pictures back to put them in order; none of this codec does.
     intra: bool,
+    /// Nobody says which units are keyframes.
+    unmarked: bool,
     /// With start codes, the only form that is looked into.
     codec: Option<nal::Codec>,
     /// Highest temporal layer so far.
@@ -176,9 +181,21 @@ impl TapImp {
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let wanted = flow.wants_pictures() && !self.backlog(shared);
         let max_fps = flow.max_fps();
-        let codec = self.input.lock().codec;
+        let (codec, unmarked) = {
+            let input = self.input.lock();
+            (input.codec, input.unmarked)
+        };
+        let decode = match flow.decode() {
+            Decode::Auto | Decode::Keyframes if unmarked => Decode::All,
+            decode => decode,
+        };
+        // Whether others need it matters where more than keyframes are decoded.
+        let choice = || {
+            let alone = |time: gst::ClockTime| flow.gate.lock().alone(time.nseconds(), decode, max_fps);
+            max_fps > 0.0 && wanted && !time.is_some_and(alone)
+        };
         let mut disposable = false;
-        if let Some(codec) = codec.filter(|_| keyframe || (max_fps > 0.0 && wanted)) {
+        if let Some(codec) = codec.filter(|_| keyframe || choice()) {
             let mut start = [0; SEARCH];
             let start = &mut start[..buffer.size().min(SEARCH)];
             if buffer.copy_to_slice(0, start).is_ok() {
@@ -197,7 +214,7 @@ impl TapImp {
             return if wanted { Verdict::Decode } else { Verdict::Skip };
         };
         let unit = Unit { time_ns: time.nseconds(), keyframe, disposable };
-        let verdict = flow.gate.lock().admit(unit, wanted, flow.decode(), max_fps, || flow.is_due(time));
+        let verdict = flow.gate.lock().admit(unit, wanted, decode, max_fps, || flow.is_due(time));
         if verdict != Verdict::Skip {
             let mut input = self.input.lock();
             input.keyed |= keyframe;

@@ -433,7 +433,7 @@ impl Worker {
                     if error.matches(gst::ResourceError::Settings) && playing.is_none() {
                         self.avoid_light = plan.light;
                     }
-                    if decoder && self.hardware_is_to_blame(settings, session, playing) {
+                    if decoder && self.hardware_is_to_blame(settings, session, playing, Duration::ZERO) {
                         return End::Hardware(reason);
                     }
                     return End::Lost { reason, error: Some(error) };
@@ -473,19 +473,26 @@ impl Worker {
             return None;
         }
         let name = session.found().decoder.map_or_else(|| "the decoder".to_owned(), |(name, _)| name);
-        let reason =
-            format!("media arrive, but {name} gave no picture of them for {} s", keyed.max(unkeyed) / 1000);
-        if self.hardware_is_to_blame(settings, session, playing) {
+        let silent = keyed.max(unkeyed);
+        let reason = format!("media arrive, but {name} gave no picture of them for {} s", silent / 1000);
+        if self.hardware_is_to_blame(settings, session, playing, Duration::from_millis(silent)) {
             return Some(End::Hardware(reason));
         }
         Some(End::Stalled(reason))
     }
 
-    /// Whether to go on without hardware: it was not asked for in particular, and it has not proven itself here.
-    fn hardware_is_to_blame(&self, settings: &Settings, session: &Session, playing: Option<Instant>) -> bool {
+    /// Whether to go on without hardware: it was not asked for in particular, and it has not proven itself here. It has
+    /// been of no use for `silent`.
+    fn hardware_is_to_blame(
+        &self,
+        settings: &Settings,
+        session: &Session,
+        playing: Option<Instant>,
+        silent: Duration,
+    ) -> bool {
         settings.hwaccel == Hwaccel::Auto
             && !self.avoid_hardware
-            && playing.is_none_or(|since| since.elapsed() < PROVEN)
+            && playing.is_none_or(|since| since.elapsed().saturating_sub(silent) < PROVEN)
             && session.found().decoder.is_some_and(|(_, hardware)| hardware)
     }
 

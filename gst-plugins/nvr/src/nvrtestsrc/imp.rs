@@ -37,13 +37,12 @@ use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 use nvr_core::{
     detection::{CaptureTime, Clock, FrameFacts},
-    frame::{ColorMatrix, ColorRange, PixelFormat},
     scene::{self, FrameMut, Moment, PlaneMut, Scene, SceneConfig, SceneKind},
 };
 use parking_lot::Mutex;
 
 use super::NvrTestSrcScene;
-use crate::meta;
+use crate::{frames, meta};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrtestsrc", gst::DebugColorFlags::empty(), Some("NVR test camera"))
@@ -346,12 +345,12 @@ impl BaseSrcImpl for NvrTestSrc {
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = gst_video::VideoInfo::from_caps(caps)
             .map_err(|_| gst::loggable_error!(CAT, "caps {caps} do not describe raw video"))?;
-        let format = pixel_format(info.format())
+        let (format, _) = frames::layout(info.format())
             .ok_or_else(|| gst::loggable_error!(CAT, "format {:?} cannot be drawn", info.format()))?;
         let settings = self.settings.lock().clone();
         let mut scene = Scene::new(&settings.scene_config(&info));
         // What stands still is drawn here, so that the first frame is as quick as the others.
-        let (matrix, range) = colours(&info);
+        let (matrix, range) = frames::color(&info);
         scene.prepare(format, matrix, range);
         self.obj().set_blocksize(info.size() as u32);
         let mut state = self.state.lock();
@@ -428,7 +427,10 @@ impl BaseSrcImpl for NvrTestSrc {
             let due = stream.frame_due(now.running);
             // A frame that is late by less than its duration is drawn all the same.
             if due > stream.next {
-                stats.skipped += due - stream.next;
+                // A camera that is switched on late has left nothing out before.
+                if stats.frames > 0 {
+                    stats.skipped += due - stream.next;
+                }
                 stream.next = due;
             }
         }
@@ -530,34 +532,6 @@ impl NvrTestSrc {
     }
 }
 
-pub(super) fn pixel_format(format: gst_video::VideoFormat) -> Option<PixelFormat> {
-    use gst_video::VideoFormat as V;
-    Some(match format {
-        V::Nv12 => PixelFormat::Nv12,
-        V::I420 => PixelFormat::I420,
-        V::Rgb => PixelFormat::Rgb,
-        V::Bgr => PixelFormat::Bgr,
-        V::Rgbx | V::Rgba => PixelFormat::Rgbx,
-        V::Bgrx | V::Bgra => PixelFormat::Bgrx,
-        V::Gray8 => PixelFormat::Gray8,
-        _ => return None,
-    })
-}
-
-pub(super) fn colours(info: &gst_video::VideoInfo) -> (ColorMatrix, ColorRange) {
-    let colorimetry = info.colorimetry();
-    let matrix = match colorimetry.matrix() {
-        gst_video::VideoColorMatrix::Bt709 => ColorMatrix::Bt709,
-        gst_video::VideoColorMatrix::Bt2020 => ColorMatrix::Bt2020,
-        _ => ColorMatrix::Bt601,
-    };
-    let range = match colorimetry.range() {
-        gst_video::VideoColorRange::Range0_255 => ColorRange::Full,
-        _ => ColorRange::Limited,
-    };
-    (matrix, range)
-}
-
 /// Draws one frame into `buffer`, by the strides that the buffer has.
 pub(super) fn draw(
     info: &gst_video::VideoInfo,
@@ -565,8 +539,8 @@ pub(super) fn draw(
     moment: Moment,
     buffer: &mut gst::BufferRef,
 ) -> Result<Vec<nvr_core::detection::Detection>, String> {
-    let format = pixel_format(info.format()).ok_or("unknown format")?;
-    let (matrix, range) = colours(info);
+    let (format, _) = frames::layout(info.format()).ok_or("unknown format")?;
+    let (matrix, range) = frames::color(info);
     let mut frame =
         gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info).map_err(|e| e.to_string())?;
     let strides: [usize; 3] =

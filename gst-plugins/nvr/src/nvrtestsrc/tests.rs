@@ -7,8 +7,8 @@ use nvr_core::{
     scene::{self, Moment, Scene, SceneConfig, SceneKind},
 };
 
-use super::imp::{EPOCH_NS, colours, draw, pixel_format};
-use crate::meta;
+use super::imp::{EPOCH_NS, draw};
+use crate::{frames, meta};
 
 fn init() {
     static INIT: Once = Once::new();
@@ -41,9 +41,9 @@ fn info(harness: &gst_check::Harness) -> gst_video::VideoInfo {
 fn timecode(info: &gst_video::VideoInfo, buffer: &gst::BufferRef) -> Option<u64> {
     let video = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info).expect("mapped");
     let planes = video.planes_data();
-    let (matrix, range) = colours(info);
+    let (matrix, range) = frames::color(info);
     scene::read_timecode(&Frame {
-        format: pixel_format(info.format()).expect("known format"),
+        format: frames::layout(info.format()).expect("known format").0,
         width: info.width() as usize,
         height: info.height() as usize,
         planes: std::array::from_fn(|n| Plane {
@@ -246,6 +246,19 @@ fn numbers_and_time_go_on_when_the_size_changes() {
         }
     }
     panic!("the new size never came");
+}
+
+#[test]
+fn a_camera_that_is_switched_on_late_has_left_nothing_out() {
+    init();
+    let mut harness = gst_check::Harness::new_parse("nvrtestsrc framerate=25/1 width=64 height=64");
+    harness.use_testclock();
+    harness.testclock().expect("test clock").set_time(gst::ClockTime::from_seconds(100));
+    harness.play();
+    harness.crank_single_clock_wait().expect("the source waits for the clock");
+    harness.pull().expect("a frame");
+    let stats: gst::Structure = element(&mut harness).property("stats");
+    assert_eq!(stats.get::<u64>("skipped"), Ok(0));
 }
 
 #[test]

@@ -13,13 +13,17 @@
 //!
 //! `algorithm=bytetrack` predicts where each object goes with a Kalman filter and matches in two stages, so that a
 //! half hidden object with a doubtful box keeps its id: for that, let the detector give more than is wanted, and
-//! remove what belongs to no object: `nvrinfer threshold=0.2 ! nvrtrack high-threshold=0.5 keep-untracked=false`.
+//! remove what belongs to no object: `nvrinfer threshold=0.2 ! nvrtrack high-threshold=0.5 keep-untracked=false`. With
+//! `enabled=false` it then lets through, without ids, what is at least as sure as `high-threshold`.
 //! Who is not seen for `max-lost` seconds gets another id when he comes back.
 //!
 //! A frame that `nvrmotion` has marked as still and that was left out for that reason counts as seen: who stands there
-//! keeps his id.
+//! keeps his id. While `nvrinfer` is switched off no frame does; nor, if something moved meanwhile, afterwards until the
+//! next one that is looked at.
 //!
-//! A flush, other caps and time that goes backwards forget all tracks. A `DISCONT` flag alone does not: a queue that
+//! A flush, another size of the frame, and time that goes backwards by more than half a second forget all tracks;
+//! other changes of the caps do not. A result of `nvrinfer mode=async` that is older than what has passed
+//! already counts as of then. A `DISCONT` flag alone does not: a queue that
 //! leaks sets it on every frame after a dropped one, and gaps are measured in time anyway.
 //!
 //! ## Example
@@ -40,15 +44,15 @@ use std::time::Instant;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_base::prelude::*;
 use gst_base::subclass::base_transform::{BaseTransformMode, InputBuffer, PrepareOutputBufferSuccess};
 use gst_base::subclass::prelude::*;
-use nvr_core::detection::{Detection, FrameFacts};
-use nvr_core::track::{self, Params, Tracker};
+use nvr_core::detection::Detection;
+use nvr_core::track::{self, Look, LookClock, Params, Tracker};
 use parking_lot::Mutex;
 
 use super::Algorithm;
-use crate::{in_place, meta};
+use crate::meta::Unseen;
+use crate::{in_place, meta, properties};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrtrack", gst::DebugColorFlags::empty(), Some("NVR object tracking"))
@@ -56,10 +60,6 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// The next id of the process: no two cameras share one.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
-/// How far a timestamp may step back without being taken for a new beginning: results of `nvrinfer mode=async`
-/// carry the time of another frame.
-const JITTER_NS: u64 = 500_000_000;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -107,14 +107,16 @@ struct State {
     /// Of the frame in pixels, from the caps; 0 where they do not say.
     width: u32,
     height: u32,
-    last_ns: u64,
+    clock: LookClock,
+    /// Whether it was switched off when the last frame came.
+    off: bool,
     stats: Stats,
 }
 
 impl State {
     fn forget(&mut self) {
         self.tracker.reset();
-        self.last_ns = 0;
+        self.clock = LookClock::default();
         self.stats.tracks = 0;
     }
 }
@@ -137,24 +139,6 @@ impl ObjectImpl for NvrTrack {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let Settings { params, keep_untracked, smooth, enabled, .. } = Settings::default();
-            let confidence = |name, nick, blurb, default| {
-                glib::ParamSpecFloat::builder(name)
-                    .nick(nick)
-                    .blurb(blurb)
-                    .minimum(0.0)
-                    .maximum(1.0)
-                    .default_value(default)
-                    .mutable_playing()
-                    .build()
-            };
-            let switch = |name, nick, blurb, default| {
-                glib::ParamSpecBoolean::builder(name)
-                    .nick(nick)
-                    .blurb(blurb)
-                    .default_value(default)
-                    .mutable_playing()
-                    .build()
-            };
             vec![
                 glib::ParamSpecEnum::builder::<Algorithm>("algorithm")
                     .nick("Algorithm")
@@ -177,19 +161,19 @@ impl ObjectImpl for NvrTrack {
                     .default_value(params.min_hits)
                     .mutable_playing()
                     .build(),
-                confidence(
+                properties::share(
                     "new-threshold",
                     "Threshold of new objects",
                     "Confidence from which a detection may begin a track; never below high-threshold",
                     params.new,
                 ),
-                confidence(
+                properties::share(
                     "high-threshold",
                     "High threshold",
                     "Confidence from which detections are matched first; with less they can only continue a track",
                     params.high,
                 ),
-                confidence(
+                properties::share(
                     "low-threshold",
                     "Low threshold",
                     "Detections with less confidence are not tracked",
@@ -201,24 +185,20 @@ impl ObjectImpl for NvrTrack {
                     .default_value(Some(""))
                     .mutable_playing()
                     .build(),
-                switch(
+                properties::switch(
                     "keep-untracked",
                     "Keep untracked",
                     "Whether detections of followed classes that belong to no track pass on",
                     keep_untracked,
                 ),
-                switch(
+                properties::switch(
                     "smooth",
                     "Smooth",
                     "Whether tracked objects get the box of the filter, which trembles less, for the detector's",
                     smooth,
                 ),
-                switch("enabled", "Enabled", "Whether objects are followed; off forgets all tracks", enabled),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb("Counters since the start; see the element's documentation")
-                    .read_only()
-                    .build(),
+                properties::switch("enabled", "Enabled", "Whether objects are followed; off forgets all tracks", enabled),
+                properties::stats("Counters since the start; see the element's documentation"),
             ]
         });
         &PROPERTIES
@@ -309,13 +289,9 @@ impl BaseTransformImpl for NvrTrack {
     }
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let size = |name| {
-            let value = incaps.structure(0).and_then(|s| s.get::<i32>(name).ok());
-            value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
-        };
         let mut state = self.state.lock();
         let before = (state.width, state.height);
-        (state.width, state.height) = (size("width"), size("height"));
+        (state.width, state.height) = in_place::frame_size(incaps);
         if before != (state.width, state.height) {
             state.forget();
         }
@@ -332,29 +308,29 @@ impl BaseTransformImpl for NvrTrack {
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings.lock().clone();
         if !settings.enabled {
-            let mut state = self.state.lock();
-            state.stats.frames += 1;
-            state.forget();
+            self.pass(buffer, &settings);
             return Ok(gst::FlowSuccess::Ok);
         }
         let found = meta::read(buffer);
+        let frame_ns = in_place::running_time(&*self.obj(), buffer).map_or(0, gst::ClockTime::nseconds);
         if found.facts.analysis.is_none() && found.detections.is_empty() {
             // Nobody has looked at this frame: that nothing was found says nothing.
-            let still = meta::has_motion(buffer) == Some(false);
-            let now = self.time(buffer, &found.facts);
+            let unseen = meta::unseen(buffer);
             let mut state = self.state.lock();
-            state.stats.frames += 1;
-            if still {
-                // Because nothing has moved.
-                state.tracker.hold(now);
+            state.begin();
+            match unseen {
+                Unseen::Still => state.hold(frame_ns),
+                Unseen::Missed => state.clock.miss(),
+                Unseen::Nothing => {}
             }
             return Ok(gst::FlowSuccess::Ok);
         }
-        let now = self.time(buffer, &found.facts);
+        let age_ns = in_place::age_ns(&found.facts);
         let (width, height, after) = {
             let mut state = self.state.lock();
-            state.stats.frames += 1;
-            (state.width, state.height, state.track(now, &found.detections, &settings))
+            state.begin();
+            let look = state.clock.look(frame_ns, age_ns);
+            (state.width, state.height, state.track(look, &found.detections, &settings))
         };
         if !found.detections.is_empty() {
             meta::replace_detections(buffer, width, height, &found.detections, &after);
@@ -379,11 +355,26 @@ impl BaseTransformImpl for NvrTrack {
 }
 
 impl State {
+    /// Another frame has come.
+    fn begin(&mut self) {
+        self.stats.frames += 1;
+        self.off = false;
+    }
+
+    /// A frame was left out because nothing has moved.
+    fn hold(&mut self, frame_ns: u64) {
+        if let Some(now) = self.clock.hold(frame_ns) {
+            self.tracker.hold(now);
+        }
+    }
+
     /// The detections as they go on: with ids, without those that go.
-    fn track(&mut self, now: u64, detections: &[Detection], settings: &Settings) -> Vec<Option<Detection>> {
+    fn track(&mut self, look: Look, detections: &[Detection], settings: &Settings) -> Vec<Option<Detection>> {
         let begin = Instant::now();
-        let now = if now < self.last_ns && self.last_ns - now < JITTER_NS { self.last_ns } else { now };
-        self.last_ns = now;
+        let now = look.now_ns;
+        if look.anew {
+            self.tracker.reset();
+        }
         let followed: Vec<usize> =
             (0..detections.len()).filter(|&n| settings.follows(&detections[n].class_name)).collect();
         let Self { tracker, stats, width, height, .. } = self;
@@ -427,21 +418,26 @@ impl State {
 }
 
 impl NvrTrack {
-    /// When the detections were true, nanoseconds of running time: that of the frame, or of the earlier one that was
-    /// looked at.
-    fn time(&self, buffer: &gst::BufferRef, facts: &FrameFacts) -> u64 {
-        let obj = self.obj();
-        let segment = obj.segment();
-        let running = segment
-            .downcast_ref::<gst::ClockTime>()
-            .and_then(|segment| segment.to_running_time(buffer.pts().or(buffer.dts())))
-            .or_else(|| obj.current_running_time())
-            .map_or(0, gst::ClockTime::nseconds);
-        let analysed = facts.analysis.as_ref().and_then(|analysis| analysis.capture);
-        let age = facts.capture.zip(analysed).map_or(0, |(frame, looked_at)| {
-            if frame.clock == looked_at.clock { frame.unix_ns.saturating_sub(looked_at.unix_ns) } else { 0 }
-        });
-        running.saturating_sub(age)
+    /// Lets a frame pass while objects are not followed.
+    fn pass(&self, buffer: &mut gst::BufferRef, settings: &Settings) {
+        let (width, height) = {
+            let mut state = self.state.lock();
+            state.stats.frames += 1;
+            if !std::mem::replace(&mut state.off, true) {
+                state.forget();
+            }
+            (state.width, state.height)
+        };
+        if settings.keep_untracked {
+            return;
+        }
+        // What only a track would have spoken for is nothing without one.
+        let found = meta::read(buffer).detections;
+        let stays = |d: &&Detection| !settings.follows(&d.class_name) || d.confidence >= settings.params.high;
+        if !found.iter().all(|d| stays(&d)) {
+            let after: Vec<_> = found.iter().map(|d| Some(d).filter(stays).cloned()).collect();
+            meta::replace_detections(buffer, width, height, &found, &after);
+        }
     }
 
     fn stats(&self) -> gst::Structure {

@@ -194,19 +194,59 @@ fn a_flush_and_another_size_forget_everybody_a_discont_does_not() {
     assert_ne!(ids(&pass(&mut harness, 160, &[person(100.0)])), second);
 }
 
+#[test]
+fn switched_off_it_passes_what_is_sure() {
+    let (element, mut harness) = harness();
+    element.set_property("enabled", false);
+    element.set_property("high-threshold", 0.5f32);
+    let doubtful = |class: &str| Detection { class_name: class.into(), confidence: 0.2, ..person(300.0) };
+    let list = [person(100.0), doubtful("person"), doubtful("dog")];
+    assert_eq!(pass(&mut harness, 0, &list).len(), 3);
+    element.set_property("keep-untracked", false);
+    element.set_property("classes", "person");
+    let found = pass(&mut harness, 40, &list);
+    assert_eq!(
+        found.iter().map(|d| (&*d.class_name, d.confidence)).collect::<Vec<_>>(),
+        [("person", 0.75), ("dog", 0.2)]
+    );
+}
+
+/// A frame whose result is that of an earlier one.
+fn late(looked_at_ms: u64, frame_ms: u64) -> FrameFacts {
+    let time = |ms: u64| CaptureTime { unix_ns: 1_000_000_000_000 + ms * 1_000_000, clock: Clock::Arrival };
+    let mut facts = analysed();
+    facts.capture = Some(time(frame_ms));
+    facts.analysis.as_mut().unwrap().capture = Some(time(looked_at_ms));
+    facts
+}
+
+/// With `nvrinfer mode=async gate=motion`, frames pass as still while an earlier one is looked at.
+#[test]
+fn a_result_that_comes_after_still_frames_keeps_the_ids() {
+    let (_element, mut harness) = harness();
+    let mut give = |facts: &FrameFacts, at, motion: bool, list: &[Detection]| {
+        let mut buffer = frame(at, facts, list);
+        meta::mark_motion(buffer.get_mut().unwrap(), motion);
+        ids(&meta::read(&harness.push_and_pull(buffer).unwrap()).detections)
+    };
+    let first = give(&late(0, 200), 200, true, &[person(100.0)]);
+    assert!(first[0].is_some());
+    for at in [400, 600, 800, 1000, 1200] {
+        give(&FrameFacts::default(), at, false, &[]);
+    }
+    // Of the frame at 0.2 s, one second late.
+    assert_eq!(give(&late(200, 1400), 1400, false, &[person(101.0)]), first);
+    give(&FrameFacts::default(), 1600, false, &[]);
+    assert_eq!(give(&late(1400, 1800), 1800, true, &[person(101.0)]), first);
+    // Another stream is another matter.
+    assert_ne!(give(&late(0, 0), 0, true, &[person(101.0)]), first);
+}
+
 /// With `nvrinfer mode=async` a result is older than the frame that carries it; what counts is when it was true.
 #[test]
 fn a_late_result_is_dated_back() {
     let (element, mut harness) = harness();
     element.set_property("max-lost", 0.5f64);
-    let late = |looked_at_ms: u64, frame_ms: u64| {
-        let time =
-            |ms: u64| CaptureTime { unix_ns: 1_000_000_000_000 + ms * 1_000_000, clock: Clock::Arrival };
-        let mut facts = analysed();
-        facts.capture = Some(time(frame_ms));
-        facts.analysis.as_mut().unwrap().capture = Some(time(looked_at_ms));
-        facts
-    };
     let mut give = |looked_at, at, list: &[Detection]| {
         let buffer = harness.push_and_pull(frame(at, &late(looked_at, at), list)).unwrap();
         ids(&meta::read(&buffer).detections)

@@ -1,6 +1,7 @@
 //! The heat map of a camera and day, on disk.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use gst::glib;
@@ -36,17 +37,13 @@ pub struct Part {
 impl Heat {
     /// Whether what has come is to be written at `now_ns`, and what the camera shows is to be looked at anew.
     pub fn is_due(&self, now_ns: u64) -> bool {
-        self.day.is_empty() || now_ns.saturating_sub(self.since_ns) >= WRITE_NS
+        // Another stream begins with another time.
+        let since = now_ns.checked_sub(self.since_ns);
+        self.day.is_empty() || since.is_none_or(|since| since >= WRITE_NS)
     }
 
     /// Adds where objects stand at `now_ns`. What is to be written now, if anything.
-    pub fn add(
-        &mut self,
-        now_ns: u64,
-        unix_ns: u64,
-        view: Option<View>,
-        feet: impl Iterator<Item = Point>,
-    ) -> Option<Part> {
+    pub fn add(&mut self, now_ns: u64, unix_ns: u64, view: Option<View>, feet: &[Point]) -> Option<Part> {
         let seconds = self.last_ns.replace(now_ns).map_or(0, |last| now_ns.saturating_sub(last).min(LOOK_NS));
         let part = if self.is_due(now_ns) {
             let today = day(unix_ns)?;
@@ -58,7 +55,7 @@ impl Heat {
         } else {
             None
         };
-        for foot in feet {
+        for &foot in feet {
             self.map.add(foot, seconds as f32 / 1e9);
         }
         part
@@ -85,8 +82,15 @@ impl Part {
         fs::create_dir_all(folder).map_err(|error| fail(folder, &error))?;
         let kept = folder.join(format!("{}.heat", self.day));
         let mut map = self.map.clone();
-        if let Some(before) = fs::read(&kept).ok().as_deref().and_then(HeatMap::from_bytes) {
-            map.merge(&before);
+        match fs::read(&kept) {
+            Ok(bytes) => match HeatMap::from_bytes(&bytes) {
+                Some(before) => map.merge(&before),
+                // Somebody may still want to look at it.
+                None => fs::rename(&kept, beside(&kept, ".damaged")).map_err(|error| fail(&kept, &error))?,
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // What there is must not be written over for want of a permission or a file handle.
+            Err(error) => return Err(fail(&kept, &error)),
         }
         replace(&kept, &map.to_bytes()).map_err(|error| fail(&kept, &error))?;
         let picture = folder.join(format!("{}.png", self.day));
@@ -108,10 +112,18 @@ impl Part {
 
 /// A reader sees the old file or the new one, never half of one.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut new = PathBuf::from(path).into_os_string();
-    new.push(".new");
-    fs::write(&new, bytes)?;
+    let new = beside(path, ".new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    // Else a power cut may leave the new name and nothing behind it.
+    file.sync_all()?;
     fs::rename(&new, path)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = PathBuf::from(path).into_os_string();
+    name.push(ending);
+    name.into()
 }
 
 /// Lines are as wide as a video's: a multiple of four.

@@ -10,13 +10,15 @@
 //! seconds, and one `end` when it has not been seen for `gone-after` seconds or the stream ends. They go to
 //! `{topic-prefix}/events/{source-id}`, zone reports to `{topic-prefix}/zones/{source-id}`, alerts to
 //! `{topic-prefix}/alerts/{rule id}` and best views as JPEG to `{topic-prefix}/snapshots/{source-id}/{tracker id}`, all
-//! with QoS 1. The broker never holds up the video. `publish=false` keeps everything in the process.
+//! with QoS 1. The broker never holds up the video. `publish=false` keeps everything in the process; it can change while
+//! playing. What a track does before it is an object is told when it becomes one, with the time at which it was.
 //!
 //! With `heatmap`, `{heatmap}/{source-id}/{day}.png` shows where objects have stood on that day, by the time that they
 //! stood there, over what the camera shows; it is written once a minute and goes on after a restart (`{day}.heat` beside it holds the numbers).
 //!
 //! Frames that nobody looked at are passed over. Where that is because `nvrmotion` has marked them as still, who was
-//! there is still there.
+//! there is still there, and his time goes on: he may loiter, or fulfil a rule. While `nvrinfer` is switched off nobody
+//! is; nor, if something moved meanwhile, afterwards until the next frame that is looked at.
 //!
 //! ## Zones
 //!
@@ -69,11 +71,12 @@
 //! (gboolean), `zones` (array of structures `zone`: `name`, `present` (guint), `entered`, `left-to-right`,
 //! `right-to-left` (guint64)).
 //!
-//! Lock order: `settings`, `state`, `worker`, `views` and `heat` are never held together.
+//! Lock order: `settings`, `state`, `worker`, `views`, `heat` and `FAREWELLS` are never held together.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use gst::glib;
 use gst::prelude::*;
@@ -81,7 +84,8 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::base_transform::{BaseTransformMode, InputBuffer, PrepareOutputBufferSuccess};
 use gst_base::subclass::prelude::*;
-use nvr_core::detection::Detection;
+use nvr_core::alert::Alerts;
+use nvr_core::detection::{Detection, FrameFacts};
 use nvr_core::lifecycle::Moment;
 use nvr_core::topic;
 use parking_lot::Mutex;
@@ -89,14 +93,22 @@ use parking_lot::Mutex;
 use super::CAT;
 use super::heat::Heat;
 use super::notify::{Counts, Job, Notifier};
-use super::settings::{PROPERTIES, Settings};
+use super::settings::{PROPERTIES, Settings, Text};
 use super::snapshot::{View, Views};
-use super::state::{Frame, Output, State, foot};
+use super::state::{Output, Seen, Stamp, State};
+use crate::meta::Unseen;
 use crate::mqtt::{Message, Publisher, QoS, Stats};
 use crate::{in_place, meta};
 
-/// How long the end waits for the broker.
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long the end waits for what is still to be done, and for the broker to get it.
+const FAREWELL: Duration = Duration::from_secs(4);
+/// The least of it for each camera where those of a pipeline stop one after the other.
+const SHORT_FAREWELL: Duration = Duration::from_millis(300);
+/// Cameras that stop within this time after the end of a farewell stop together.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// Until when the cameras of a pipeline wait that is being stopped; pipelines by their addresses.
+static FAREWELLS: Mutex<Vec<(usize, Instant)>> = Mutex::new(Vec::new());
 /// Messages that wait for the broker; a full queue drops its oldest.
 const QUEUE: usize = 1000;
 
@@ -118,6 +130,9 @@ struct Totals {
     jobs: Counts,
 }
 
+/// What a `report` of trouble is, from any thread.
+type Report = Arc<dyn Fn(&str) + Send + Sync>;
+
 #[derive(Default)]
 pub struct NvrZones {
     /// Replaced as a whole by every change, so that a frame's snapshot is one pointer.
@@ -128,6 +143,8 @@ pub struct NvrZones {
     views: Mutex<Views>,
     heat: Mutex<Heat>,
     last: Mutex<Totals>,
+    /// Whether it was switched off when the last frame came.
+    off: AtomicBool,
 }
 
 impl std::fmt::Debug for NvrZones {
@@ -149,9 +166,17 @@ impl ObjectImpl for NvrZones {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let text = Text::read(value, pspec);
+        let started = self.worker.lock().is_some();
         let refused = {
             let mut settings = self.settings.lock();
-            Arc::make_mut(&mut settings).set(value, pspec)
+            let settings = Arc::make_mut(&mut settings);
+            if let Some(text) = text {
+                settings.take(text, started)
+            } else {
+                settings.set(value, pspec);
+                None
+            }
         };
         if let Some(error) = refused {
             gst::element_imp_warning!(
@@ -159,6 +184,20 @@ impl ObjectImpl for NvrZones {
                 gst::LibraryError::Settings,
                 ("Property {} stays as it was: {error}", pspec.name())
             );
+            return;
+        }
+        match pspec.name() {
+            "publish" if started => {
+                if let Err(error) = self.connect() {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::Settings,
+                        ("Events are not published: {error}")
+                    );
+                }
+            }
+            "zones" if started => self.check_rules(),
+            _ => {}
         }
     }
 
@@ -202,11 +241,25 @@ impl BaseTransformImpl for NvrZones {
                 return Err(gst::error_msg!(gst::LibraryError::Settings, ["property {name}: {error}"]));
             }
         }
-        let worker = self.open(&settings)?;
         *self.state.lock() = State::default();
         *self.views.lock() = Views::default();
         *self.heat.lock() = Heat::default();
-        *self.worker.lock() = Some(worker);
+        self.off.store(false, Ordering::Relaxed);
+        let report = self.report();
+        let folder = settings.heatmap.as_ref().map(|folder| folder.join(settings.source_id.to_string()));
+        *self.worker.lock() = Some(Worker {
+            publisher: None,
+            notifier: Arc::new(Notifier::new(move |text: &str| report(text))),
+            prefix: settings.broker.topic_prefix().into(),
+            source_id: settings.source_id,
+            folder: folder.map(Into::into),
+        });
+        if let Err(error) = self.connect() {
+            let worker = self.worker.lock().take();
+            drop(worker);
+            return Err(gst::error_msg!(gst::ResourceError::Settings, ("{error}")));
+        }
+        self.check_rules();
         Ok(())
     }
 
@@ -219,7 +272,8 @@ impl BaseTransformImpl for NvrZones {
             notifier.give(Job::Heat { part, folder: folder.to_path_buf() });
         }
         // Ends the worker threads: what they still have to send comes before the broker's queue is drained.
-        notifier.finish();
+        let until = self.farewell();
+        notifier.finish(until);
         let mut totals = Totals { jobs: notifier.counts(), ..Totals::default() };
         if totals.jobs.waiting > 0 {
             gst::element_imp_warning!(
@@ -229,7 +283,7 @@ impl BaseTransformImpl for NvrZones {
             );
         }
         if let Some(publisher) = publisher {
-            if !publisher.drain(DRAIN) {
+            if !publisher.drain(until.saturating_duration_since(Instant::now()).max(SHORT_FAREWELL)) {
                 gst::warning!(CAT, imp = self, "the broker did not get every event");
             }
             publisher.close();
@@ -241,12 +295,8 @@ impl BaseTransformImpl for NvrZones {
     }
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let size = |name| {
-            let value = incaps.structure(0).and_then(|s| s.get::<i32>(name).ok());
-            value.and_then(|value| u32::try_from(value).ok()).unwrap_or(0)
-        };
         let mut state = self.state.lock();
-        (state.width, state.height) = (size("width"), size("height"));
+        (state.width, state.height) = in_place::frame_size(incaps);
         Ok(())
     }
 
@@ -260,29 +310,31 @@ impl BaseTransformImpl for NvrZones {
     fn transform_ip(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings.lock().clone();
         if !settings.enabled {
-            self.end_all();
-            return Ok(gst::FlowSuccess::Ok);
-        }
-        let found = meta::read(buffer);
-        let at = self.moment(buffer, &found.facts);
-        let mut outputs = Vec::new();
-        if found.facts.analysis.is_none() && found.detections.is_empty() {
-            if meta::has_motion(buffer) == Some(false) {
-                self.state.lock().hold(at, &settings, &mut outputs);
-                self.say(outputs, &settings);
+            if !self.off.swap(true, Ordering::Relaxed) {
+                self.end_all();
             }
             return Ok(gst::FlowSuccess::Ok);
         }
+        self.off.store(false, Ordering::Relaxed);
+        let found = meta::read(buffer);
+        if found.facts.analysis.is_none() && found.detections.is_empty() {
+            match meta::unseen(buffer) {
+                Unseen::Still => self.hold(buffer, &found.facts, &settings),
+                Unseen::Missed => self.state.lock().miss(),
+                Unseen::Nothing => {}
+            }
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let stamp = self.stamp(buffer, &found.facts);
+        let mut outputs = Vec::new();
         let untracked =
             !found.detections.is_empty() && found.detections.iter().all(|d| d.tracker_id.is_none());
-        let (best, zones, size, lonely) = {
+        let (seen, gone, zones, lonely) = {
             let mut state = self.state.lock();
             state.stats.frames += 1;
             let lonely = state.without_tracker(untracked);
-            let (width, height) = (state.width, state.height);
-            let frame = Frame { at, detections: &found.detections, width, height };
-            let best = state.look(&frame, &settings, &mut outputs);
-            (best, state.zones_of(&found.detections), (width, height), lonely)
+            let seen = state.look(stamp, &found.detections, &settings, &mut outputs);
+            (seen, state.take_gone(), state.zones_of(&found.detections), lonely)
         };
         if !zones.is_empty() {
             meta::set_zones(buffer, &zones);
@@ -294,11 +346,11 @@ impl BaseTransformImpl for NvrZones {
                 ("No detection has a tracker id: put nvrtrack in front, enabled. There are no events without")
             );
         }
-        if settings.snapshots && settings.publish && !best.is_empty() {
-            self.keep_views(buffer, &found.detections, &best);
+        if settings.snapshots && settings.publish && !seen.best.is_empty() {
+            self.keep_views(buffer, &found.detections, &seen.best);
         }
-        self.say(outputs, &settings);
-        self.warm(at, buffer, &found.detections, size);
+        self.say(outputs, &gone, &settings);
+        self.warm(&seen, buffer, &settings);
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -319,44 +371,105 @@ impl BaseTransformImpl for NvrZones {
 }
 
 impl NvrZones {
-    fn open(&self, settings: &Settings) -> Result<Worker, gst::ErrorMessage> {
-        let invalid =
-            |error: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ("{error}"));
+    /// Says what goes wrong beside the stream.
+    fn report(&self) -> Report {
         let weak = self.obj().downgrade();
-        let report = move |text: &str| {
+        Arc::new(move |text: &str| {
             if let Some(element) = weak.upgrade() {
                 gst::element_imp_warning!(element.imp(), gst::ResourceError::Write, ("{text}"));
             }
-        };
-        let publisher = if settings.publish {
-            let options = settings.broker.resolve().map_err(|error| invalid(&error))?;
-            let tell = report.clone();
-            let publisher = Publisher::open(&options, QUEUE, move |notice| {
-                if let Some(why) = notice.trouble() {
-                    tell(why);
-                }
-            });
-            Some(Arc::new(publisher.map_err(|error| invalid(&error))?))
-        } else {
-            None
-        };
-        Ok(Worker {
-            publisher,
-            notifier: Arc::new(Notifier::new(report)),
-            prefix: settings.broker.topic_prefix().into(),
-            source_id: settings.source_id,
-            folder: settings
-                .heatmap
-                .as_ref()
-                .map(|folder| folder.join(settings.source_id.to_string()).into()),
         })
+    }
+
+    /// Joins the broker's connection once events are to be published; it then stays until the end.
+    fn connect(&self) -> Result<(), String> {
+        let settings = self.settings.lock().clone();
+        let alone = self.worker.lock().as_ref().is_some_and(|worker| worker.publisher.is_none());
+        if !settings.publish || !alone {
+            return Ok(());
+        }
+        let options = settings.broker.resolve().map_err(|error| error.to_string())?;
+        let report = self.report();
+        let publisher = Publisher::open(&options, QUEUE, move |notice| {
+            if let Some(why) = notice.trouble() {
+                report(why);
+            }
+        });
+        let mut publisher = Some(Arc::new(publisher.map_err(|error| error.to_string())?));
+        if let Some(worker) = &mut *self.worker.lock()
+            && worker.publisher.is_none()
+        {
+            worker.publisher = publisher.take();
+        }
+        // Stopped, or opened by somebody else meanwhile: this one goes.
+        drop(publisher);
+        Ok(())
+    }
+
+    /// Says which rules can never be fulfilled.
+    fn check_rules(&self) {
+        let settings = self.settings.lock().clone();
+        let zones = &settings.zones.value;
+        let names: Vec<_> = zones.iter().map(|zone| zone.name.as_str()).collect();
+        for (rule, zone) in Alerts::without_zone(&settings.rules.value, settings.source_id, zones) {
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                (
+                    "Alert rule {rule} names camera {} and its zone {zone:?}, which it does not have. It has: {names}",
+                    settings.source_id
+                )
+            );
+        }
+    }
+
+    /// Until when this camera may wait. Those of a pipeline that is stopped stop one after the other, and share one
+    /// time: a receiver that does not answer holds up the end once, not once for each camera.
+    pub(super) fn farewell(&self) -> Instant {
+        let mut root = self.obj().clone().upcast::<gst::Object>();
+        let mut depth = 0;
+        while let Some(parent) = root.parent() {
+            root = parent;
+            depth += 1;
+        }
+        let now = Instant::now();
+        let whole = now + FAREWELL;
+        if depth == 0 {
+            return whole;
+        }
+        let key = root.as_ptr() as usize;
+        let mut farewells = FAREWELLS.lock();
+        farewells.retain(|(_, until)| now < *until + TOGETHER);
+        if let Some((_, until)) = farewells.iter().find(|(pipeline, _)| *pipeline == key) {
+            return (*until).max(now + SHORT_FAREWELL);
+        }
+        farewells.push((key, whole));
+        whole
     }
 
     fn end_all(&self) {
         let settings = self.settings.lock().clone();
         let mut outputs = Vec::new();
-        self.state.lock().end_all(&settings, &mut outputs);
-        self.say(outputs, &settings);
+        let gone = {
+            let mut state = self.state.lock();
+            state.end_all(&settings, &mut outputs);
+            state.take_gone()
+        };
+        self.say(outputs, &gone, &settings);
+    }
+
+    /// A frame was left out because nothing moves in it.
+    fn hold(&self, buffer: &gst::BufferRef, facts: &FrameFacts, settings: &Settings) {
+        let stamp = self.stamp(buffer, facts);
+        let mut outputs = Vec::new();
+        let (seen, gone) = {
+            let mut state = self.state.lock();
+            let Some(seen) = state.hold(stamp, settings, &mut outputs) else { return };
+            (seen, state.take_gone())
+        };
+        self.say(outputs, &gone, settings);
+        self.warm(&seen, buffer, settings);
     }
 
     fn video_info(&self) -> Option<gst_video::VideoInfo> {
@@ -369,41 +482,59 @@ impl NvrZones {
         let Some(info) = self.video_info() else { return };
         for d in detections {
             let Some(track) = d.tracker_id.filter(|track| best.contains(track)) else { continue };
-            let kept = self.views.lock().keep(track, buffer, &info, &d.rect);
-            if let Err(error) = kept {
-                gst::debug!(CAT, imp = self, "no view of {track}: {error}");
+            if !self.views.lock().has_room(track) {
+                continue;
+            }
+            // Cut out at once: the buffer belongs to a decoder that has few of them.
+            match View::cut(buffer, &info, &d.rect) {
+                Ok(Some(view)) => self.views.lock().keep(track, view),
+                Ok(None) => {}
+                Err(error) => gst::debug!(CAT, imp = self, "no view of {track}: {error}"),
             }
         }
     }
 
     /// Notes in the heat map where tracked objects stand.
-    fn warm(
-        &self,
-        at: Moment,
-        buffer: &gst::BufferRef,
-        detections: &[Detection],
-        (width, height): (u32, u32),
-    ) {
+    fn warm(&self, seen: &Seen, buffer: &gst::BufferRef, settings: &Settings) {
+        if settings.heatmap.is_none() {
+            return;
+        }
         let Some(worker) = self.worker.lock().clone() else { return };
         let Some(folder) = worker.folder else { return };
-        let tracked = detections.iter().filter(|d| d.tracker_id.is_some());
-        let due = self.heat.lock().is_due(at.now_ns);
+        let due = self.heat.lock().is_due(seen.at.now_ns);
         // Once a minute; what is no raw video has no picture, and the map does without.
         let view = due.then(|| View::whole(buffer, &self.video_info()?).ok().flatten()).flatten();
-        let feet = tracked.map(|d| foot(d, width, height));
-        let part = self.heat.lock().add(at.now_ns, at.unix_ns, view, feet);
+        let part = self.heat.lock().add(seen.at.now_ns, seen.at.unix_ns, view, &seen.feet);
         if let Some(part) = part {
             worker.notifier.give(Job::Heat { part, folder: folder.to_path_buf() });
         }
     }
 
-    /// Posts, publishes and hands on. No lock is held.
-    fn say(&self, outputs: Vec<Output>, settings: &Settings) {
+    /// Posts, publishes and hands on, and forgets the tracks that are `gone`. No lock is held.
+    fn say(&self, outputs: Vec<Output>, gone: &[u64], settings: &Settings) {
+        self.tell(outputs, settings);
+        if settings.snapshots && !gone.is_empty() {
+            self.views.lock().forget(gone);
+        }
+    }
+
+    fn tell(&self, outputs: Vec<Output>, settings: &Settings) {
         if outputs.is_empty() {
             return;
         }
         let Some(worker) = self.worker.lock().clone() else { return };
-        for output in outputs {
+        let publisher = worker.publisher.as_ref().filter(|_| settings.publish);
+        for mut output in outputs {
+            let view = match &mut output {
+                Output::Life(event) if settings.snapshots && publisher.is_some() => {
+                    let track = event.tracker_id;
+                    let (view, published) = self.views.lock().take(track);
+                    let topic = || topic::snapshot(&worker.prefix, worker.source_id, track);
+                    event.snapshot = published.then(topic);
+                    view.zip(event.snapshot.clone())
+                }
+                _ => None,
+            };
             let (name, topic, json, fields) = match &output {
                 Output::Life(event) => {
                     let phase = match event.phase {
@@ -458,50 +589,31 @@ impl NvrZones {
                     worker.notifier.give(Job::Command { rule: rule.clone(), json });
                 }
             }
-            let Some(publisher) = &worker.publisher else { continue };
+            let Some(publisher) = publisher else { continue };
             publisher.publish(Message::new(&topic, json, QoS::AtLeastOnce, false, 0));
-            if let Output::Life(event) = &output
-                && settings.snapshots
-                && let Some(view) = self.views.lock().take(event.tracker_id)
-            {
-                let topic = topic::snapshot(&worker.prefix, worker.source_id, event.tracker_id);
+            if let Some((view, topic)) = view {
                 worker.notifier.give(Job::Snapshot { view, topic, publisher: publisher.clone() });
             }
         }
-        if settings.snapshots {
-            let kept = self.views.lock().tracks();
-            let gone: Vec<u64> = {
-                let state = self.state.lock();
-                kept.into_iter().filter(|track| !state.knows(*track)).collect()
-            };
-            self.views.lock().forget(&gone);
-        }
     }
 
-    /// When what a buffer carries was true.
-    fn moment(&self, buffer: &gst::BufferRef, facts: &nvr_core::detection::FrameFacts) -> Moment {
+    /// When a buffer is, and when what it carries was true.
+    fn stamp(&self, buffer: &gst::BufferRef, facts: &FrameFacts) -> Stamp {
         let obj = self.obj();
-        let segment = obj.segment();
-        let current = obj.current_running_time();
-        let running = segment
-            .downcast_ref::<gst::ClockTime>()
-            .and_then(|segment| segment.to_running_time(buffer.pts().or(buffer.dts())))
-            .or(current)
-            .map_or(0, gst::ClockTime::nseconds);
+        let frame_ns = in_place::running_time(&*obj, buffer).map_or(0, gst::ClockTime::nseconds);
         let looked_at = facts.analysis.as_ref().and_then(|analysis| analysis.capture);
-        let late = facts.capture.zip(looked_at).map_or(0, |(frame, earlier)| {
-            if frame.clock == earlier.clock { frame.unix_ns.saturating_sub(earlier.unix_ns) } else { 0 }
-        });
         let unix_ns = looked_at.or(facts.capture).map_or_else(
             || {
                 let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 // A file that is read faster than it plays has frames of the future: those have just arrived.
-                let age = current.map_or(0, |now| now.nseconds().saturating_sub(running));
+                let current = obj.current_running_time();
+                let age = current.map_or(0, |now| now.nseconds().saturating_sub(frame_ns));
                 (since.as_nanos() as u64).saturating_sub(age)
             },
             |capture| capture.unix_ns,
         );
-        Moment { now_ns: running.saturating_sub(late), unix_ns }
+        let now_ns = frame_ns.saturating_sub(in_place::age_ns(facts));
+        Stamp { frame_ns, carried: Moment { now_ns, unix_ns } }
     }
 
     fn stats(&self) -> gst::Structure {

@@ -4,6 +4,7 @@
 //! answer holds up neither commands nor pictures. What a web address does not take is tried again, later ones
 //! first as long as there are any: one that is down does not hold up the others for longer than it must.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use super::heat::Part;
 use super::snapshot::View;
 use crate::mqtt::{Message, Publisher, QoS};
+use crate::sigpipe;
 
 /// Jobs that wait in one lane; further ones are dropped, counted and reported.
 const QUEUE: usize = 64;
@@ -25,8 +27,6 @@ const QUEUE: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each failure a web address is tried again; after the last it is given up.
 const PAUSES: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
-/// How long the end waits for what is still to be done; after that it is done, or not, while nobody waits.
-const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What takes time.
 pub enum Job {
@@ -48,6 +48,16 @@ impl Job {
             Self::Command { rule, .. } => (1, "nvr-command", format!("alert {} to its command", rule.id)),
             Self::Snapshot { .. } => (2, "nvr-picture", "a best view".into()),
             Self::Heat { .. } => (2, "nvr-picture", "a part of a heat map".into()),
+        }
+    }
+}
+
+impl Job {
+    /// Whose failures are told about once: a rule's, or those of all pictures.
+    fn subject(&self) -> &str {
+        match self {
+            Self::Webhook { rule, .. } | Self::Command { rule, .. } => &rule.id,
+            Self::Snapshot { .. } | Self::Heat { .. } => "",
         }
     }
 }
@@ -107,6 +117,8 @@ struct Lane {
 struct Lanes {
     open: [Option<Lane>; 3],
     closed: bool,
+    /// Whether it has been said that a thread could not be started.
+    threadless: bool,
 }
 
 /// The workers; they end, after what they have been given, when this is dropped.
@@ -149,7 +161,10 @@ impl Notifier {
                     full.then_some(first.then_some("too many wait for a slow receiver"))
                 }
                 None if closed => Some(None),
-                None => Some(Some("no thread can be started")),
+                None => {
+                    let told = std::mem::replace(&mut lanes.threadless, true);
+                    Some((!told).then_some("no thread can be started"))
+                }
             }
         };
         let Some(why) = refused else { return };
@@ -167,6 +182,7 @@ impl Notifier {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             let _alive = alive;
+            sigpipe::block();
             shared.run(&queue);
         });
         thread.ok().map(|_| Lane { jobs, done, full: false })
@@ -179,25 +195,25 @@ impl Notifier {
         Counts { sent, failed, dropped, retried, waiting }
     }
 
-    /// Takes no more jobs, and waits a moment for those it has; what is to be tried again is tried at once.
-    pub fn finish(&self) {
+    /// Takes no more jobs, and waits until then for those it has; what is to be tried again is tried at once. After that
+    /// it is done, or not, while nobody waits.
+    pub fn finish(&self, until: Instant) {
         let open = {
             let mut lanes = self.lanes.lock();
             lanes.closed = true;
             std::mem::take(&mut lanes.open)
         };
-        let deadline = Instant::now() + FAREWELL;
         let ends: Vec<_> = open.into_iter().flatten().map(|lane| lane.done).collect();
         for done in ends {
             // Nothing is ever sent: the answer is that the thread has gone, or that it takes too long.
-            let _ = done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let _ = done.recv_timeout(until.saturating_duration_since(Instant::now()));
         }
     }
 }
 
 impl Drop for Notifier {
     fn drop(&mut self) {
-        self.finish();
+        self.finish(Instant::now());
     }
 }
 
@@ -211,6 +227,8 @@ struct Retry {
 impl Shared {
     fn run(&self, queue: &Receiver<Job>) {
         let mut later: Vec<Retry> = Vec::new();
+        // The rules that are known to fail; empty for pictures.
+        let mut told: HashSet<String> = HashSet::new();
         loop {
             let due = (0..later.len()).min_by_key(|&n| later[n].at);
             let next = match due {
@@ -228,16 +246,20 @@ impl Shared {
                 (Err(_), None) => return,
             };
             let Err(Failure { why, passing }) = work(&job) else {
+                told.remove(job.subject());
                 self.end(&self.counters.sent);
                 continue;
             };
+            let first = told.insert(job.subject().to_owned());
             if let Some(pause) = PAUSES.get(failures).filter(|_| passing && later.len() < QUEUE) {
-                if failures == 0 {
+                if first {
                     (self.report)(&format!("{why}; it is tried again"));
                 }
                 later.push(Retry { at: Instant::now() + *pause, job, failures: failures + 1 });
             } else {
-                (self.report)(&why);
+                if first {
+                    (self.report)(&format!("{why}; further failures are counted until it works again"));
+                }
                 self.end(&self.counters.failed);
             }
         }

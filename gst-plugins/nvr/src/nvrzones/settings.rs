@@ -7,9 +7,11 @@ use gst::glib;
 use gst::prelude::*;
 use nvr_core::alert::{self, Rule};
 use nvr_core::lifecycle::Params;
+use nvr_core::topic;
 use nvr_core::zones::{self, Zone};
 
 use crate::mqtt::{self, BrokerSettings};
+use crate::properties;
 
 /// A property that is text and means something: what was accepted last, and why the newest was not.
 #[derive(Clone, Debug)]
@@ -26,15 +28,56 @@ impl<T: Default> Default for Parsed<T> {
 }
 
 impl<T> Parsed<T> {
-    /// Takes the text over, or keeps what there is; the error in words.
-    fn set(&mut self, text: String, parsed: Result<T, String>) -> Option<String> {
+    /// Takes the text over, or keeps what there is; the error in words. One that changes nothing, since the element is
+    /// `started`, must not keep the next start from working.
+    fn set(&mut self, (text, parsed): Read<T>, started: bool) -> Option<String> {
         match parsed {
-            Ok(value) => *self = Self { text, value, error: None },
-            Err(error) => self.error = Some(error),
+            Ok(value) => {
+                *self = Self { text, value, error: None };
+                None
+            }
+            Err(error) => {
+                self.error = Some(error.clone()).filter(|_| !started);
+                Some(error)
+            }
         }
-        self.error.clone()
     }
 }
+
+type Read<T> = (String, Result<T, String>);
+
+/// A property that is text and has been read, which takes a while and needs no lock.
+pub enum Text {
+    Zones(Read<Arc<[Zone]>>),
+    Rules(Read<Arc<[Arc<Rule>]>>),
+    InstanceId(Result<Arc<str>, String>),
+}
+
+impl Text {
+    /// `None` where it is none of these.
+    pub fn read(value: &glib::Value, pspec: &glib::ParamSpec) -> Option<Self> {
+        let text = || value.get::<Option<String>>().expect(CHECKED).unwrap_or_default();
+        Some(match pspec.name() {
+            "zones" => {
+                let text = text();
+                let zones = zones::parse(&text).map(Arc::from).map_err(|error| error.to_string());
+                Self::Zones((text, zones))
+            }
+            "rules" => {
+                let text = text();
+                let rules = alert::parse(&text).map(Arc::from).map_err(|error| error.to_string());
+                Self::Rules((text, rules))
+            }
+            "instance-id" => Self::InstanceId(match text() {
+                id if id.is_empty() => Ok(mqtt::default_instance_id().into()),
+                id => topic::check_instance_id(&id).map(|()| id.into()).map_err(|error| error.to_string()),
+            }),
+            _ => return None,
+        })
+    }
+}
+
+const CHECKED: &str = "the type is checked by GObject";
 
 #[derive(Clone)]
 pub struct Settings {
@@ -68,38 +111,39 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Sets a property. Why a text is not used, in words.
-    pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) -> Option<String> {
-        const CHECKED: &str = "the type is checked by GObject";
-        if self.broker.set(value, pspec) {
-            return None;
+    /// Sets a property that is text. Why it is not used, in words.
+    pub fn take(&mut self, text: Text, started: bool) -> Option<String> {
+        match text {
+            Text::Zones(read) => self.zones.set(read, started),
+            Text::Rules(read) => self.rules.set(read, started),
+            Text::InstanceId(Ok(id)) => {
+                self.instance_id = id;
+                None
+            }
+            Text::InstanceId(Err(error)) => Some(error),
         }
-        let text = || value.get::<Option<String>>().expect(CHECKED).unwrap_or_default();
+    }
+
+    /// Sets any other property.
+    pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if self.broker.set(value, pspec) {
+            return;
+        }
         match pspec.name() {
             "source-id" => self.source_id = value.get().expect(CHECKED),
-            "instance-id" => {
-                let id = text();
-                self.instance_id = if id.is_empty() { mqtt::default_instance_id().into() } else { id.into() };
-            }
-            "zones" => {
-                let parsed = zones::parse(&text()).map(Arc::from).map_err(|error| error.to_string());
-                return self.zones.set(text(), parsed);
-            }
-            "rules" => {
-                let parsed = alert::parse(&text()).map(Arc::from).map_err(|error| error.to_string());
-                return self.rules.set(text(), parsed);
-            }
             "min-score" => self.params.min_score = value.get().expect(CHECKED),
             "min-seen" => self.params.min_seen = value.get().expect(CHECKED),
             "update-interval" => self.params.update_interval = value.get().expect(CHECKED),
             "gone-after" => self.params.gone = value.get().expect(CHECKED),
             "publish" => self.publish = value.get().expect(CHECKED),
             "snapshots" => self.snapshots = value.get().expect(CHECKED),
-            "heatmap" => self.heatmap = Some(text()).filter(|text| !text.is_empty()).map(PathBuf::from),
+            "heatmap" => {
+                let folder = value.get::<Option<String>>().expect(CHECKED);
+                self.heatmap = folder.filter(|text| !text.is_empty()).map(PathBuf::from);
+            }
             "enabled" => self.enabled = value.get().expect(CHECKED),
             name => unreachable!("no property {name}"),
         }
-        None
     }
 
     pub fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
@@ -128,35 +172,9 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
     let params = defaults.params;
     let mut list = BrokerSettings::properties();
-    let seconds = |name, nick, blurb, default| {
-        glib::ParamSpecDouble::builder(name)
-            .nick(nick)
-            .blurb(blurb)
-            .minimum(0.0)
-            .maximum(86_400.0)
-            .default_value(default)
-            .mutable_playing()
-            .build()
-    };
-    let switch = |name, nick, blurb, default| {
-        glib::ParamSpecBoolean::builder(name)
-            .nick(nick)
-            .blurb(blurb)
-            .default_value(default)
-            .mutable_playing()
-            .build()
-    };
     list.extend([
-        glib::ParamSpecUInt::builder("source-id")
-            .nick("Source id")
-            .blurb("Number of the camera: the last part of the topics")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecString::builder("instance-id")
-            .nick("Instance id")
-            .blurb("Name of this process in the events (default: made from host name and process id)")
-            .mutable_playing()
-            .build(),
+        properties::source_id("Number of the camera: the last part of the topics"),
+        properties::instance_id(),
         glib::ParamSpecString::builder("zones")
             .nick("Zones")
             .blurb("JSON array of zones and lines; see the element's documentation")
@@ -171,14 +189,12 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .flags(glib::ParamFlags::WRITABLE)
             .mutable_ready()
             .build(),
-        glib::ParamSpecFloat::builder("min-score")
-            .nick("Least score")
-            .blurb("Median confidence from which a track is an object that events are about")
-            .minimum(0.0)
-            .maximum(1.0)
-            .default_value(params.min_score)
-            .mutable_playing()
-            .build(),
+        properties::share(
+            "min-score",
+            "Least score",
+            "Median confidence from which a track is an object that events are about",
+            params.min_score,
+        ),
         glib::ParamSpecUInt::builder("min-seen")
             .nick("Least sightings")
             .blurb("Sightings that a track needs to be an object")
@@ -187,31 +203,27 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .default_value(params.min_seen)
             .mutable_playing()
             .build(),
-        seconds(
+        properties::seconds(
             "update-interval",
             "Update interval",
             "Seconds between two updates of an object; 0 = only when it enters or leaves a zone",
             params.update_interval,
         ),
-        seconds(
+        properties::seconds(
             "gone-after",
             "Gone after",
             "Seconds without a sighting after which an object is gone; longer than nvrtrack looks for it",
             params.gone,
         ),
-        switch("publish", "Publish", "Whether events go to the broker; messages are posted always", true),
-        switch("snapshots", "Snapshots", "Whether the best view of each object is published as JPEG", false),
+        properties::switch("publish", "Publish", "Whether events go to the broker; messages are posted always", true),
+        properties::switch("snapshots", "Snapshots", "Whether the best view of each object is published as JPEG", false),
         glib::ParamSpecString::builder("heatmap")
             .nick("Heat map")
             .blurb("Directory for pictures of where objects are, one for each camera and day (default: none)")
             .mutable_ready()
             .build(),
-        switch("enabled", "Enabled", "Whether objects are watched; off ends their lives", true),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-            .nick("Statistics")
-            .blurb("Counters since the start; see the element's documentation")
-            .read_only()
-            .build(),
+        properties::switch("enabled", "Enabled", "Whether objects are watched; off ends their lives", true),
+        properties::stats("Counters since the start; see the element's documentation"),
     ]);
     list
 });

@@ -1,6 +1,6 @@
 //! The best view of an object: a cut-out of the frame while it may still be wanted, and a JPEG of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use gst_video::{VideoConverter, VideoConverterConfig, VideoFormat, VideoFrameRef, VideoInfo};
 use nvr_core::geometry::Rect;
@@ -17,50 +17,46 @@ const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(5);
 #[derive(Clone, Debug)]
 pub struct View(gst::Sample);
 
-/// Best views that have not been published.
+/// Best views that have not been published, and whose have been.
 #[derive(Debug, Default)]
 pub struct Views {
     kept: HashMap<u64, View>,
+    published: HashSet<u64>,
 }
 
 impl Views {
-    /// Keeps what surrounds `rect`. It is cut out at once: the buffer belongs to a decoder that has few of them.
-    pub fn keep(
-        &mut self,
-        track: u64,
-        buffer: &gst::BufferRef,
-        info: &VideoInfo,
-        rect: &Rect,
-    ) -> Result<(), String> {
-        if self.kept.len() >= MAX_KEPT && !self.kept.contains_key(&track) {
-            return Ok(());
-        }
-        if let Some(view) = View::cut(buffer, info, rect)? {
+    /// Whether a view of this track can be kept.
+    pub fn has_room(&self, track: u64) -> bool {
+        self.kept.len() < MAX_KEPT || self.kept.contains_key(&track)
+    }
+
+    pub fn keep(&mut self, track: u64, view: View) {
+        if self.has_room(track) {
             self.kept.insert(track, view);
         }
-        Ok(())
     }
 
-    /// The view that goes with an event.
-    pub fn take(&mut self, track: u64) -> Option<View> {
-        self.kept.remove(&track)
+    /// The view that goes with an event, and whether any has gone with this one or an earlier one.
+    pub fn take(&mut self, track: u64) -> (Option<View>, bool) {
+        let view = self.kept.remove(&track);
+        if view.is_some() {
+            self.published.insert(track);
+        }
+        (view, self.published.contains(&track))
     }
 
-    pub fn tracks(&self) -> Vec<u64> {
-        self.kept.keys().copied().collect()
-    }
-
-    /// Forgets what never became an object.
+    /// Forgets tracks that are gone.
     pub fn forget(&mut self, tracks: &[u64]) {
         for track in tracks {
             self.kept.remove(track);
+            self.published.remove(track);
         }
     }
 }
 
 impl View {
-    /// `None` where there is nothing to see.
-    fn cut(buffer: &gst::BufferRef, info: &VideoInfo, rect: &Rect) -> Result<Option<Self>, String> {
+    /// What surrounds `rect`; `None` where there is nothing to see.
+    pub fn cut(buffer: &gst::BufferRef, info: &VideoInfo, rect: &Rect) -> Result<Option<Self>, String> {
         let wide = Rect::new(
             rect.x - MARGIN * rect.width,
             rect.y - MARGIN * rect.height,

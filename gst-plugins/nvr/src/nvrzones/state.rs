@@ -7,8 +7,10 @@ use gst::glib;
 use nvr_core::alert::{Alert, Alerts, Fired, LocalTime, Rule, Weekday};
 use nvr_core::detection::Detection;
 use nvr_core::event::{InZones, VERSION, timestamp};
+use nvr_core::geometry::Rect;
 use nvr_core::lifecycle::{LifecycleEvent, Lifecycles, Moment, Phase, Sighting, bbox};
-use nvr_core::zones::{Counts, Direction, Point, Seen, Watcher, ZoneEvent, ZoneEventKind};
+use nvr_core::track::LookClock;
+use nvr_core::zones::{self, Counts, Direction, Point, Watcher, ZoneEvent, ZoneEventKind};
 
 use super::settings::Settings;
 
@@ -53,13 +55,39 @@ pub struct Stats {
     pub alerts: u64,
 }
 
-/// One frame that somebody has looked at.
-#[derive(Debug)]
-pub struct Frame<'a> {
+/// When a frame is, and when what it carries was true.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Running time.
+    pub frame_ns: u64,
+    pub carried: Moment,
+}
+
+impl Stamp {
+    /// The moment `now_ns`, which may be later than what the frame carries.
+    fn at(&self, now_ns: u64) -> Moment {
+        let Moment { now_ns: carried_ns, unix_ns } = self.carried;
+        Moment { now_ns, unix_ns: unix_ns.saturating_add(now_ns.saturating_sub(carried_ns)) }
+    }
+}
+
+/// What a frame has told of the objects.
+#[derive(Debug, Default)]
+pub struct Seen {
     pub at: Moment,
-    pub detections: &'a [Detection],
-    pub width: u32,
-    pub height: u32,
+    /// Where those stand who are there, if that is wanted.
+    pub feet: Vec<Point>,
+    /// The tracks whose best view it shows.
+    pub best: Vec<u64>,
+}
+
+/// How a track was seen last.
+#[derive(Debug)]
+struct Glimpse {
+    class: Arc<str>,
+    confidence: f32,
+    rect: Rect,
+    foot: Point,
 }
 
 #[derive(Debug, Default)]
@@ -70,9 +98,11 @@ pub struct State {
     watcher: Watcher,
     lives: Lifecycles,
     alerts: Alerts,
-    /// Of each track: what it was called last.
-    classes: HashMap<u64, Arc<str>>,
-    /// When somebody looked last.
+    glimpses: HashMap<u64, Glimpse>,
+    /// Tracks that have gone since somebody asked, objects or not.
+    gone: Vec<u64>,
+    clock: LookClock,
+    /// When somebody looked last, or until when nothing has moved since.
     last: Moment,
     /// What the alerts were made from.
     rules: Arc<[Arc<Rule>]>,
@@ -84,19 +114,27 @@ pub struct State {
 const NO_TRACKER: u32 = 50;
 
 impl State {
-    /// The tracks whose best view the frame shows, and what there is to say.
-    pub fn look(&mut self, frame: &Frame<'_>, settings: &Settings, outputs: &mut Vec<Output>) -> Vec<u64> {
+    /// A frame that somebody has looked at.
+    pub fn look(
+        &mut self,
+        stamp: Stamp,
+        detections: &[Detection],
+        settings: &Settings,
+        outputs: &mut Vec<Output>,
+    ) -> Seen {
         self.configure(settings, outputs);
-        if frame.at.now_ns < self.last.now_ns {
-            // Another stream has begun.
-            self.end_all(settings, outputs);
+        let look = self.clock.look(stamp.frame_ns, stamp.frame_ns.saturating_sub(stamp.carried.now_ns));
+        if look.anew {
+            self.end_gone(self.last, true, settings, outputs);
         }
-        let (width, height) = (f64::from(frame.width.max(1)), f64::from(frame.height.max(1)));
-        let mut best = Vec::new();
-        let mut seen = Vec::with_capacity(frame.detections.len());
-        for d in frame.detections {
+        let at = stamp.at(look.now_ns);
+        self.last = at;
+        let (width, height) = (f64::from(self.width.max(1)), f64::from(self.height.max(1)));
+        let (mut best, mut feet) = (Vec::new(), Vec::new());
+        let mut seen = Vec::with_capacity(detections.len());
+        for d in detections {
             let Some(track) = d.tracker_id else { continue };
-            let foot = foot(d, frame.width, frame.height);
+            let foot = foot(d, self.width, self.height);
             let cut = d.rect.x <= 1.0
                 || d.rect.y <= 1.0
                 || f64::from(d.rect.right()) >= width - 1.0
@@ -109,26 +147,54 @@ impl State {
                 foot,
                 cut,
             };
-            if self.lives.see(frame.at, &sighting) {
+            if self.lives.see(at, &sighting) {
                 best.push(track);
+            }
+            if settings.heatmap.is_some() {
+                feet.push(foot);
             }
             if !self.lives.knows(track) {
                 continue;
             }
-            self.classes.insert(track, d.class_name.clone());
-            let area = f64::from(d.rect.area()) / (width * height);
-            seen.push(Seen { track, class: &d.class_name, confidence: d.confidence, foot, area });
+            let Sighting { class, confidence, rect, .. } = sighting;
+            self.glimpses.insert(track, Glimpse { class, confidence, rect, foot });
+            seen.push(zones::Seen {
+                track,
+                class: &d.class_name,
+                confidence: d.confidence,
+                foot,
+                area: f64::from(d.rect.area()) / (width * height),
+                confirmed: self.lives.is_object(track, &settings.params),
+            });
         }
-        self.last = frame.at;
         let mut events = Vec::new();
-        self.watcher.update(frame.at.now_ns, &seen, &mut events);
-        self.zone_events(&events, settings, outputs);
-        self.tell(settings, outputs);
-        for d in frame.detections {
-            self.alert(d, settings, outputs);
+        self.watcher.update(at.now_ns, &seen, &mut events);
+        let tracks = seen.iter().map(|seen| seen.track);
+        self.report(&events, tracks, settings, outputs);
+        Seen { at, feet, best }
+    }
+
+    /// What has happened, to all of them and to the `tracks` that are there.
+    fn report(
+        &mut self,
+        events: &[ZoneEvent],
+        tracks: impl Iterator<Item = u64>,
+        settings: &Settings,
+        outputs: &mut Vec<Output>,
+    ) {
+        // Zones are part of what is told of a life, and who is new is told about first.
+        let mut reports = Vec::new();
+        self.zone_events(events, settings, &mut reports);
+        let mut lives = Vec::new();
+        self.tell(settings, &mut lives);
+        let new = lives.partition_point(|output| matches!(output, Output::Life(e) if e.phase == Phase::New));
+        let updates = lives.split_off(new);
+        outputs.extend(lives.into_iter().chain(reports).chain(updates));
+        let mut local = None;
+        for track in tracks {
+            self.alert(track, &mut local, settings, outputs);
         }
-        self.end_gone(frame.at, false, settings, outputs);
-        best
+        self.end_gone(self.last, false, settings, outputs);
     }
 
     /// The zones that the objects of a frame are in; who is in none is left out.
@@ -152,27 +218,38 @@ impl State {
         before < NO_TRACKER && self.untracked == NO_TRACKER
     }
 
-    /// A frame that was left out because nothing moved in it: who was there is still there.
-    pub fn hold(&mut self, at: Moment, settings: &Settings, outputs: &mut Vec<Output>) {
-        if at.now_ns < self.last.now_ns {
-            return;
-        }
-        self.watcher.hold(self.last.now_ns, at.now_ns);
-        self.lives.hold(self.last, at);
+    /// A frame that was left out because nothing moved in it: who was there is still there. `None` where that cannot be
+    /// said.
+    pub fn hold(&mut self, stamp: Stamp, settings: &Settings, outputs: &mut Vec<Output>) -> Option<Seen> {
+        let at = stamp.at(self.clock.hold(stamp.frame_ns)?);
+        self.configure(settings, outputs);
+        let mut events = Vec::new();
+        self.watcher.hold(self.last.now_ns, at.now_ns, &mut events);
+        let held = self.lives.hold(self.last, at);
         self.last = at;
-        self.tell(settings, outputs);
-        self.end_gone(at, false, settings, outputs);
+        let mut seen = Seen { at, ..Seen::default() };
+        if settings.heatmap.is_some() {
+            seen.feet.extend(held.iter().filter_map(|track| Some(self.glimpses.get(track)?.foot)));
+        }
+        self.report(&events, held.into_iter(), settings, outputs);
+        Some(seen)
+    }
+
+    /// Something may have moved in a frame that nobody was to look at.
+    pub fn miss(&mut self) {
+        self.clock.miss();
     }
 
     /// The stream has ended, or nobody is to be watched any longer.
     pub fn end_all(&mut self, settings: &Settings, outputs: &mut Vec<Output>) {
         self.end_gone(self.last, true, settings, outputs);
         self.last = Moment::default();
+        self.clock = LookClock::default();
     }
 
-    /// Whether a track has been seen and is not gone.
-    pub fn knows(&self, track: u64) -> bool {
-        self.lives.knows(track)
+    /// The tracks that have gone since the last call, objects or not.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.gone)
     }
 
     pub fn present(&self) -> usize {
@@ -227,7 +304,11 @@ impl State {
                 source_id: settings.source_id,
                 zone: zone.name.clone(),
                 tracker_id: event.track,
-                class_name: self.classes.get(&event.track).map_or("object", AsRef::as_ref).to_owned(),
+                class_name: self
+                    .glimpses
+                    .get(&event.track)
+                    .map_or("object", |glimpse| &glimpse.class)
+                    .to_owned(),
                 timestamp: timestamp(self.unix_at(event.at_ns)).to_string(),
                 dwell_s,
                 direction,
@@ -247,10 +328,22 @@ impl State {
         }
     }
 
-    fn alert(&mut self, d: &Detection, settings: &Settings, outputs: &mut Vec<Output>) {
-        let Some(track) = d.tracker_id.filter(|_| !self.alerts.is_empty()) else { return };
-        let Some(facts) = self.lives.facts(track) else { return };
-        let Some(local) = local_time(self.last.unix_ns) else { return };
+    /// `local` is the time on the wall once it has been asked for.
+    fn alert(
+        &mut self,
+        track: u64,
+        local: &mut Option<LocalTime>,
+        settings: &Settings,
+        outputs: &mut Vec<Output>,
+    ) {
+        if !self.alerts.is_open(track) {
+            return;
+        }
+        let (Some(facts), Some(glimpse)) = (self.lives.facts(track), self.glimpses.get(&track)) else {
+            return;
+        };
+        *local = local.or_else(|| local_time(self.last.unix_ns));
+        let Some(local) = *local else { return };
         for Fired { rule, zone, dwell_ns } in self.alerts.check(self.last.now_ns, local, track, &facts) {
             self.stats.alerts += 1;
             let alert = Alert {
@@ -260,11 +353,11 @@ impl State {
                 source_id: settings.source_id,
                 tracker_id: track,
                 class_name: facts.class.to_string(),
-                confidence: (f64::from(d.confidence) * 1e4).round() / 1e4,
+                confidence: (f64::from(glimpse.confidence) * 1e4).round() / 1e4,
                 timestamp: timestamp(self.last.unix_ns).to_string(),
                 zone: zone.map(|zone| zone.to_string()),
                 dwell_s: (dwell_ns as f64 / 1e6).round() / 1e3,
-                bbox: bbox(&d.rect),
+                bbox: bbox(&glimpse.rect),
             };
             outputs.push(Output::Alert(alert, rule));
         }
@@ -276,7 +369,8 @@ impl State {
             self.watcher.end(track, &mut events);
             self.zone_events(&events, settings, outputs);
             self.alerts.end(track);
-            self.classes.remove(&track);
+            self.glimpses.remove(&track);
+            self.gone.push(track);
             if let Some(event) = self.lives.end(track, (self.width, self.height)) {
                 self.stats.ended += 1;
                 outputs.push(Output::Life(signed(event, settings)));
@@ -291,21 +385,13 @@ impl State {
 }
 
 /// Where an object stands: the middle of its box's lower edge, 0 to 1 of the frame.
-pub fn foot(d: &Detection, width: u32, height: u32) -> Point {
+fn foot(d: &Detection, width: u32, height: u32) -> Point {
     let share = |v: f32, size: u32| (f64::from(v) / f64::from(size.max(1))).clamp(0.0, 1.0);
     [share(d.rect.x + d.rect.width / 2.0, width), share(d.rect.bottom(), height)]
 }
 
 fn signed(event: LifecycleEvent, settings: &Settings) -> LifecycleEvent {
-    let snapshot = settings.snapshots.then(|| {
-        nvr_core::topic::snapshot(settings.broker.topic_prefix(), settings.source_id, event.tracker_id)
-    });
-    LifecycleEvent {
-        instance_id: settings.instance_id.to_string(),
-        source_id: settings.source_id,
-        snapshot,
-        ..event
-    }
+    LifecycleEvent { instance_id: settings.instance_id.to_string(), source_id: settings.source_id, ..event }
 }
 
 /// What the clock on the wall of this machine shows.

@@ -293,6 +293,26 @@ fn still_frames_are_passed_over_with_gate_motion() {
 }
 
 #[test]
+fn a_detector_that_is_off_does_not_let_its_frames_pass_for_still_ones() {
+    if !runtime() {
+        return;
+    }
+    let mut camera = Camera::new("grey_a", &[("gate", "motion")]);
+    for (enabled, moved, expected) in [
+        (true, false, meta::Unseen::Still),
+        (false, false, meta::Unseen::Nothing),
+        (false, true, meta::Unseen::Missed),
+        (true, false, meta::Unseen::Still),
+    ] {
+        camera.element.set_property("enabled", enabled);
+        let mut buffer = camera.frame(value_of(1));
+        meta::mark_motion(buffer.make_mut(), moved);
+        let buffer = camera.harness.push_and_pull(buffer).unwrap();
+        assert_eq!(meta::unseen(&buffer), expected, "enabled: {enabled}, moved: {moved}");
+    }
+}
+
+#[test]
 fn a_scene_that_stays_still_is_looked_at_every_gate_interval() {
     if !runtime() {
         return;

@@ -2,8 +2,6 @@
 //! wait for the disk; nobody waits for it.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, LazyLock, Weak};
@@ -11,14 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nvr_core::backoff::Backoff;
-use nvr_core::retention::Policy;
+use nvr_core::retention::{self, Candidate, Policy};
 use parking_lot::Mutex;
 
 use super::super::ear::Sightings;
 use super::super::imp::CAT;
+use super::super::tiers::{Mover, Tally, TierSettings};
 use super::super::volume::Volume;
+use super::super::worker::now_us;
 use super::reconcile::oldest_file;
-use super::{CatalogError, Cause, Store};
+use super::{CatalogError, Cause, Oldest, Recording, Store};
 
 /// Orders that wait. A recorder gives two for a segment.
 const ORDERS: usize = 4096;
@@ -28,7 +28,7 @@ const BACKLOG: usize = 20_000;
 const BATCH: Duration = Duration::from_millis(200);
 const RETENTION: Duration = Duration::from_secs(5);
 /// Segments that are looked at in one pass.
-const PASS: u32 = 256;
+pub const PASS: u32 = 256;
 
 /// A recording that began (`end_us` is `None`) or ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +46,27 @@ pub struct Entry {
     pub width: u32,
     pub height: u32,
     pub event_count: u64,
+    /// Of the first `bytes` bytes, once they are known.
+    pub checksum: Option<String>,
+    pub tier: &'static str,
     pub sightings: Sightings,
     pub cause: Cause,
 }
 
-/// What a camera may keep, and what a volume has to have free.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a camera may keep, what a volume has to have free, and where recordings go from there.
+#[derive(Clone, Debug, Default)]
 pub struct Limits {
     pub policy: Policy,
     pub min_free: u64,
+    pub tiers: TierSettings,
+    pub tally: Arc<Tally>,
+}
+
+impl Limits {
+    /// Below this much free space, recordings are removed. Where they may move on, that begins earlier.
+    pub(in super::super) fn floor(&self) -> u64 {
+        if self.tiers.any() { self.min_free / 2 } else { self.min_free }
+    }
 }
 
 #[derive(Debug)]
@@ -91,18 +103,27 @@ impl Drop for Guard {
 impl Keeper {
     /// The keeper of a catalogue; there is one for each file.
     pub fn of(path: &Path) -> Arc<Self> {
-        static KEEPERS: LazyLock<Mutex<HashMap<PathBuf, Weak<Keeper>>>> = LazyLock::new(Mutex::default);
+        /// A keeper, and what its thread holds while it runs.
+        type Known = (Weak<Keeper>, Arc<Mutex<()>>);
+        static KEEPERS: LazyLock<Mutex<HashMap<PathBuf, Known>>> = LazyLock::new(Mutex::default);
         let mut keepers = KEEPERS.lock();
-        keepers.retain(|_, keeper| keeper.strong_count() > 0);
-        if let Some(keeper) = keepers.get(path).and_then(Weak::upgrade) {
+        keepers.retain(|_, (keeper, turn)| keeper.strong_count() > 0 || Arc::strong_count(turn) > 1);
+        let known = keepers.get(path);
+        if let Some(keeper) = known.and_then(|(keeper, _)| keeper.upgrade()) {
             return keeper;
         }
+        // Where the thread of the one before has not finished yet, the new one lets it.
+        let turn = known.map(|(_, turn)| turn.clone()).unwrap_or_default();
         let (orders, inbox) = mpsc::sync_channel(ORDERS);
-        let file = path.to_owned();
-        let worker = thread::Builder::new().name("nvr-catalog".into()).spawn(move || run(&file, &inbox));
+        let (file, own_turn) = (path.to_owned(), turn.clone());
+        let work = move || {
+            let _turn = own_turn.lock();
+            run(&file, &inbox);
+        };
+        let worker = thread::Builder::new().name("nvr-catalog".into()).spawn(work);
         let worker = worker.map_err(|error| gst::error!(CAT, "no thread for the catalogue: {error}")).ok();
         let keeper = Arc::new(Self { orders: Some(orders), worker: Mutex::new(worker) });
-        keepers.insert(path.to_owned(), Arc::downgrade(&keeper));
+        keepers.insert(path.to_owned(), (Arc::downgrade(&keeper), turn));
         keeper
     }
 
@@ -132,12 +153,14 @@ impl Drop for Keeper {
     }
 }
 
-struct Attached {
-    volume: Volume,
-    source_id: u32,
-    limits: Arc<Mutex<Limits>>,
+/// A recorder that is at work.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    pub volume: Volume,
+    pub source_id: u32,
+    pub limits: Arc<Mutex<Limits>>,
     /// Whether its leftovers have been taken care of.
-    settled: bool,
+    pub settled: bool,
 }
 
 struct Desk {
@@ -147,6 +170,8 @@ struct Desk {
     retry: Instant,
     backlog: VecDeque<Entry>,
     attached: Vec<Attached>,
+    /// Begins with the first recorder that has tiers.
+    mover: Option<Mover>,
     complained: bool,
 }
 
@@ -158,6 +183,7 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
         retry: Instant::now(),
         backlog: VecDeque::new(),
         attached: Vec::new(),
+        mover: None,
         complained: false,
     };
     let mut next_retention = Instant::now();
@@ -181,13 +207,14 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
         };
         // Room first: there may be none for the catalogue itself.
         if let Some(volume) = &room {
-            desk.make_room(volume);
+            desk.room_now(volume);
         }
         desk.settle();
         if ended {
             return;
         }
         if Instant::now() >= next_retention {
+            desk.tend_mover();
             desk.keep_limits();
             next_retention = Instant::now() + RETENTION;
         }
@@ -273,14 +300,39 @@ impl Desk {
         }
     }
 
+    /// Tells the thread that moves recordings who is at work.
+    fn tend_mover(&mut self) {
+        if self.mover.is_none() && self.attached.iter().any(|a| a.limits.lock().tiers.any()) {
+            self.mover = Mover::start(&self.path);
+        }
+        if let Some(mover) = &self.mover {
+            mover.attend(self.attached.iter().filter(|a| a.settled).cloned().collect());
+        }
+    }
+
     /// Keeps the limits of every recorder.
     fn keep_limits(&mut self) {
         let Some(mut store) = self.store.take() else { return };
-        let result = self.attached.iter().try_for_each(|attached| {
-            let limits = *attached.limits.lock();
-            let free = attached.volume.free().unwrap_or(u64::MAX);
-            clean(&mut store, attached, &limits.policy, limits.min_free.saturating_sub(free))
-        });
+        let result = (|| {
+            for attached in &self.attached {
+                let limits = attached.limits.lock().clone();
+                // Where there are tiers, a limit of bytes counts for all of them, and the oldest lie elsewhere.
+                let max_bytes = limits.policy.max_bytes.filter(|_| !limits.tiers.any());
+                clean(&mut store, attached, &Policy { max_bytes, ..limits.policy })?;
+            }
+            for (at, attached) in self.attached.iter().enumerate() {
+                let volume = &attached.volume;
+                // Once for each volume.
+                if self.attached[..at].iter().any(|a| a.volume == *volume) {
+                    continue;
+                }
+                let sharing = self.attached.iter().filter(|a| a.volume == *volume);
+                let floor = sharing.map(|a| a.limits.lock().floor()).max().unwrap_or(0);
+                let free = volume.free().unwrap_or(u64::MAX);
+                make_room(&mut store, volume, &self.attached, floor.saturating_sub(free))?;
+            }
+            Ok(())
+        })();
         self.store = Some(store);
         if let Err(error) = result {
             self.failed(&error);
@@ -288,32 +340,18 @@ impl Desk {
     }
 
     /// Takes the oldest recordings of the volume, whosever of ours they are, until a little is free.
-    fn make_room(&mut self, volume: &Volume) {
+    fn room_now(&mut self, volume: &Volume) {
         if self.store().is_none() {
             self.make_room_unasked(volume);
             return;
         }
         let Some(mut store) = self.store.take() else { return };
-        let result = (|| {
-            let mut oldest: Option<(i64, &Attached)> = None;
-            for attached in self.attached.iter().filter(|a| a.volume == *volume) {
-                let first = store.oldest(&volume.id, attached.source_id, false, 1)?;
-                let start = first.first().map(|(candidate, _)| candidate.start_us);
-                if let Some(start) = start.filter(|start| oldest.is_none_or(|(least, _)| *start < least)) {
-                    oldest = Some((start, attached));
-                }
-            }
-            let Some((_, attached)) = oldest else { return Ok(()) };
-            let limits = *attached.limits.lock();
-            // At least the largest fragment, so that recording does not stop again at once.
-            let free = volume.free().unwrap_or(0);
-            clean(
-                &mut store,
-                attached,
-                &limits.policy,
-                limits.min_free.max(4 << 20).saturating_sub(free).max(1),
-            )
-        })();
+        let sharing = self.attached.iter().filter(|a| a.volume == *volume);
+        let floor = sharing.map(|a| a.limits.lock().floor()).max().unwrap_or(0);
+        // At least the largest fragment, so that recording does not stop again at once.
+        let free = volume.free().unwrap_or(0);
+        let missing = floor.max(4 << 20).saturating_sub(free).max(1);
+        let result = make_room(&mut store, volume, &self.attached, missing);
         self.store = Some(store);
         if let Err(error) = result {
             self.failed(&error);
@@ -331,7 +369,7 @@ impl Desk {
             return;
         }
         if let Some(path) = oldest_file(&volume.root, &sources) {
-            match fs::remove_file(&path) {
+            match std::fs::remove_file(&path) {
                 Ok(()) => gst::info!(CAT, "the disk is full; removed {}", path.display()),
                 Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", path.display()),
             }
@@ -339,42 +377,66 @@ impl Desk {
     }
 }
 
-/// Removes what a camera's limits do not allow and what the volume lacks. Only files that the catalogue names go,
-/// and only on the volume that it means.
-fn clean(store: &mut Store, attached: &Attached, policy: &Policy, missing: u64) -> Result<(), CatalogError> {
+/// The oldest recordings that a look has in mind. Where some live longer, they may hide others, so both are looked at.
+pub fn candidates(store: &Store, wanted: &Oldest<'_>, longer: bool) -> Result<Vec<Recording>, CatalogError> {
+    let mut found = store.oldest(wanted, PASS)?;
+    if longer {
+        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, PASS)?);
+        found.sort_by_key(|recording| (recording.start_us, recording.id));
+        found.dedup_by_key(|recording| recording.id);
+    }
+    Ok(found)
+}
+
+/// Of `found` those with these ids, in the order of the ids.
+pub fn chosen<'a>(found: &'a [Recording], ids: &[i64]) -> Vec<&'a Recording> {
+    ids.iter().filter_map(|id| found.iter().find(|recording| recording.id == *id)).collect()
+}
+
+/// Removes what a camera's limits do not allow. Only files that the catalogue names go, and only on the volume that
+/// it means.
+fn clean(store: &mut Store, attached: &Attached, policy: &Policy) -> Result<(), CatalogError> {
     let Attached { volume, source_id, .. } = attached;
-    if volume.check().is_err() {
+    if *policy == Policy::default() || volume.check().is_err() {
         return Ok(());
     }
-    let mut candidates = store.oldest(&volume.id, *source_id, false, PASS)?;
-    if policy.events_max_age_us.is_some() {
-        // Those with a longer life may hide the others.
-        let plain = store.oldest(&volume.id, *source_id, true, PASS)?;
-        candidates.extend(plain);
-        candidates.sort_by_key(|(candidate, _)| (candidate.start_us, candidate.id));
-        candidates.dedup_by_key(|(candidate, _)| candidate.id);
+    let wanted = Oldest { volume: Some(&volume.id), source_id: Some(*source_id), plain: false };
+    let found = candidates(store, &wanted, policy.events_max_age_us.is_some())?;
+    let used = if policy.max_bytes.is_some() { store.used(Some(&volume.id), *source_id)? } else { 0 };
+    let list: Vec<_> = found.iter().map(Recording::candidate).collect();
+    let gone = policy.plan(&list, used, now_us());
+    remove(store, volume, &chosen(&found, &gone))
+}
+
+/// Removes the oldest recordings of a volume, whichever camera's they are.
+fn make_room(
+    store: &mut Store,
+    volume: &Volume,
+    attached: &[Attached],
+    missing: u64,
+) -> Result<(), CatalogError> {
+    if missing == 0 || volume.check().is_err() {
+        return Ok(());
     }
-    let used = if policy.max_bytes.is_some() { store.used(&volume.id, *source_id)? } else { 0 };
-    let now_us = super::super::worker::now_us();
-    let list: Vec<_> = candidates.iter().map(|(candidate, _)| *candidate).collect();
+    let policies: HashMap<_, _> = attached.iter().map(|a| (a.source_id, a.limits.lock().policy)).collect();
+    let wanted = Oldest { volume: Some(&volume.id), ..Oldest::default() };
+    let longer = policies.values().any(|policy| policy.events_max_age_us.is_some());
+    let found = candidates(store, &wanted, longer)?;
+    let list: Vec<_> = found.iter().map(Recording::candidate).collect();
+    let longer = |c: &Candidate| policies.get(&c.source_id).is_some_and(|policy| policy.keeps_longer(c));
+    let gone = retention::make_room(&list, missing, longer);
+    remove(store, volume, &chosen(&found, &gone))
+}
+
+/// Removes the files of recordings from a volume that was just seen to be there, then their entries.
+fn remove(store: &mut Store, volume: &Volume, recordings: &[&Recording]) -> Result<(), CatalogError> {
     let mut gone = Vec::new();
-    for id in policy.plan(&list, used, missing, now_us) {
-        let Some((_, path)) = candidates.iter().find(|(candidate, _)| candidate.id == id) else { continue };
-        let file = volume.root.join(path);
-        match fs::remove_file(&file) {
-            Ok(()) => {
-                gst::debug!(CAT, "removed {}", file.display());
-                gone.push(id);
-                // An empty hour or day goes with its last file; others stay.
-                for folder in file.ancestors().skip(1).take(2) {
-                    if fs::remove_dir(folder).is_err() {
-                        break;
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(id),
-            Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", file.display()),
+    for recording in recordings {
+        match volume.remove(&recording.path) {
+            Ok(()) => gone.push(*recording),
+            Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", recording.file().display()),
         }
     }
-    store.remove(&gone)
+    // A volume that vanished meanwhile has lost no file.
+    if volume.check().is_ok() { store.remove(&gone) } else { Ok(()) }
 }

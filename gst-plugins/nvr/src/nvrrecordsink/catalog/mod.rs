@@ -7,6 +7,7 @@ mod cause;
 #[cfg(test)]
 mod figures;
 mod keeper;
+mod moves;
 mod reconcile;
 #[cfg(test)]
 mod tests;
@@ -18,15 +19,19 @@ use nvr_core::retention::Candidate;
 use nvr_core::segment::trigger::Reason;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
+use super::volume::Volume;
+
 pub use cause::Cause;
+pub(super) use keeper::{Attached, candidates, chosen};
 pub use keeper::{Entry, Guard, Keeper, Limits, Order};
+pub use moves::Move;
 pub use reconcile::{Repairs, describe, repair_file};
 
 /// Name of the catalogue in the directory of recordings.
 pub const FILE: &str = "catalog.db";
 
 /// Each entry takes the schema one version further. Entries are never changed, only added.
-const MIGRATIONS: [&str; 2] = [FIRST, cause::MIGRATION];
+const MIGRATIONS: [&str; 3] = [FIRST, cause::MIGRATION, moves::MIGRATION];
 
 const FIRST: &str = "
     CREATE TABLE volumes (
@@ -110,6 +115,10 @@ pub struct Recording {
     pub width: u32,
     pub height: u32,
     pub event_count: u64,
+    /// `hot`, `warm` or `cold`.
+    pub tier: String,
+    /// Of the first `bytes` bytes, as [`Checksum`](super::checksum::Checksum) writes it; `None` where nobody knows.
+    pub checksum: Option<String>,
     /// Why it was recorded; `None` where nobody noted it.
     pub reason: Option<String>,
     /// What the one who asked for it called it.
@@ -120,6 +129,27 @@ impl Recording {
     pub fn file(&self) -> PathBuf {
         self.root.join(&self.path)
     }
+
+    /// What decides whether it stays.
+    pub fn candidate(&self) -> Candidate {
+        Candidate {
+            id: self.id,
+            source_id: self.source_id,
+            start_us: self.start_us,
+            bytes: self.bytes,
+            has_events: self.event_count > 0,
+        }
+    }
+}
+
+/// Which recordings [`Store::oldest`] looks at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Oldest<'a> {
+    /// Identity of a volume.
+    pub volume: Option<&'a str>,
+    pub source_id: Option<u32>,
+    /// Only those without events.
+    pub plain: bool,
 }
 
 /// What was seen of a class in a recording.
@@ -154,7 +184,7 @@ pub struct Store {
 
 const COLUMNS: &str = "r.id, r.source_id, v.identity, v.path, r.path, r.start_us, r.end_us, r.clock, r.bytes, \
                        r.frames, r.codec, r.audio, r.width, r.height, r.event_count, \
-                       r.reason, r.label";
+                       r.tier, r.checksum, r.reason, r.label";
 
 fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
     Ok(Recording {
@@ -173,6 +203,8 @@ fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
         width: row.get(12)?,
         height: row.get(13)?,
         event_count: row.get(14)?,
+        tier: row.get(15)?,
+        checksum: row.get(16)?,
         reason: row.get("reason")?,
         label: row.get("label")?,
     })
@@ -347,8 +379,8 @@ impl Store {
     pub fn newest(&self, volume: &str, source_id: u32) -> Result<Option<i64>, CatalogError> {
         self.db
             .query_row(
-                "SELECT r.start_us FROM recordings r JOIN volumes v ON v.id = r.volume_id \
-                 WHERE r.source_id = ?1 AND v.identity = ?2 ORDER BY r.start_us DESC LIMIT 1",
+                "SELECT start_us FROM recordings WHERE source_id = ?1 \
+                 AND volume_id = (SELECT id FROM volumes WHERE identity = ?2) ORDER BY start_us DESC LIMIT 1",
                 params![source_id, volume],
                 |row| row.get(0),
             )
@@ -356,44 +388,44 @@ impl Store {
             .map_err(|error| self.fail(error))
     }
 
-    /// Bytes of a camera's recordings on a volume.
-    pub fn used(&self, volume: &str, source_id: u32) -> Result<u64, CatalogError> {
+    /// Bytes of a camera's recordings on a volume, or on all of them.
+    pub fn used(&self, volume: Option<&str>, source_id: u32) -> Result<u64, CatalogError> {
         self.db
             .query_row(
-                "SELECT coalesce(sum(r.bytes), 0) FROM recordings r JOIN volumes v ON v.id = r.volume_id \
-                 WHERE r.source_id = ?1 AND v.identity = ?2",
+                "SELECT coalesce(sum(bytes), 0) FROM usage WHERE source_id = ?1 \
+                 AND (?2 IS NULL OR volume_id = (SELECT id FROM volumes WHERE identity = ?2))",
                 params![source_id, volume],
                 |row| row.get(0),
             )
             .map_err(|error| self.fail(error))
     }
 
-    /// The oldest finished recordings of a camera on a volume; with `plain` those without events.
-    pub fn oldest(
-        &self,
-        volume: &str,
-        source_id: u32,
-        plain: bool,
-        count: u32,
-    ) -> Result<Vec<(Candidate, PathBuf)>, CatalogError> {
-        let only = if plain { "AND r.event_count = 0" } else { "" };
-        let rest = format!(
-            "WHERE r.source_id = ?1 AND v.identity = ?2 AND r.end_us IS NOT NULL {only} \
-             ORDER BY r.start_us LIMIT ?3"
-        );
-        let found = self.query(&rest, params![source_id, volume, count])?;
-        let candidate = |r: Recording| {
-            let has_events = r.event_count > 0;
-            (Candidate { id: r.id, start_us: r.start_us, bytes: r.bytes, has_events }, r.path)
+    /// The oldest finished recordings: of a camera or of all, on a volume or on all; with `plain` those without
+    /// events.
+    pub fn oldest(&self, wanted: &Oldest<'_>, count: u32) -> Result<Vec<Recording>, CatalogError> {
+        let camera = if wanted.source_id.is_some() { "AND r.source_id = ?1" } else { "" };
+        let volume = if wanted.volume.is_some() {
+            "AND r.volume_id = (SELECT id FROM volumes WHERE identity = ?2)"
+        } else {
+            ""
         };
-        Ok(found.into_iter().map(candidate).collect())
+        let only = if wanted.plain { "AND r.event_count = 0" } else { "" };
+        let rest =
+            format!("WHERE r.end_us IS NOT NULL {camera} {volume} {only} ORDER BY r.start_us LIMIT ?3");
+        self.query(&rest, params![wanted.source_id, wanted.volume, count])
     }
 
-    pub fn remove(&mut self, ids: &[i64]) -> Result<(), CatalogError> {
+    /// Forgets recordings that are still where they were found.
+    pub fn remove(&mut self, recordings: &[&Recording]) -> Result<(), CatalogError> {
         let write = |db: &mut Connection| {
             let transaction = db.transaction()?;
-            for id in ids {
-                transaction.prepare_cached("DELETE FROM recordings WHERE id = ?1")?.execute([id])?;
+            for recording in recordings {
+                transaction
+                    .prepare_cached(
+                        "DELETE FROM recordings WHERE id = ?1 \
+                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2)",
+                    )?
+                    .execute(params![recording.id, recording.volume])?;
             }
             transaction.commit()
         };
@@ -413,6 +445,15 @@ impl Store {
     }
 }
 
+fn put_volume(db: &Connection, volume: &Volume) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \
+         WHERE path <> ?2",
+    )?
+    .execute(params![volume.id, volume.root.display().to_string()])?;
+    Ok(())
+}
+
 fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
     // A recording that ended without a picture has no file.
     if entry.end_us.is_some() && entry.frames == 0 {
@@ -422,19 +463,14 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         .execute(params![entry.volume.id, entry.path.display().to_string()])?;
         return Ok(());
     }
-    let root = entry.volume.root.display().to_string();
-    db.prepare_cached(
-        "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \
-         WHERE path <> ?2",
-    )?
-    .execute(params![entry.volume.id, root])?;
+    put_volume(db, &entry.volume)?;
     db.prepare_cached("INSERT INTO cameras (source_id, first_us) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
         .execute(params![entry.source_id, entry.start_us])?;
     db.prepare_cached(
         "INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, frames, codec, audio, \
-         width, height, event_count) VALUES (?1, (SELECT id FROM volumes WHERE identity = ?2), ?3, ?4, ?5, ?6, ?7, \
-         ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (volume_id, path) DO UPDATE SET end_us = ?5, bytes = ?7, \
-         frames = ?8, event_count = max(event_count, ?13)",
+         width, height, event_count, checksum, tier) VALUES (?1, (SELECT id FROM volumes WHERE identity = ?2), ?3, \
+         ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (volume_id, path) DO UPDATE SET \
+         end_us = ?5, bytes = ?7, frames = ?8, event_count = max(event_count, ?13), checksum = ?14",
     )?
     .execute(params![
         entry.source_id,
@@ -450,6 +486,8 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         entry.width,
         entry.height,
         entry.event_count,
+        entry.checksum,
+        entry.tier,
     ])?;
     cause::put(db, entry)?;
     for (class, seen) in &entry.sightings {

@@ -12,7 +12,9 @@ use nvr_core::segment::read::{self, Contents};
 
 use super::keeper::Entry;
 use super::{CatalogError, Cause, Recording, Store};
+use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::ear::Sightings;
+use crate::nvrrecordsink::tiers::HOT;
 use crate::nvrrecordsink::volume::Volume;
 
 /// What was found and done.
@@ -26,6 +28,8 @@ pub struct Repairs {
     pub removed: u64,
     /// Files that could not be read.
     pub failed: u64,
+    /// Files that are known on another volume, and were left alone.
+    pub doubled: u64,
 }
 
 /// Cuts off what is not whole. `None` where somebody is writing the file; a file without a picture is left as it is.
@@ -56,6 +60,7 @@ fn codec(entry: &[u8]) -> String {
 /// The entry of a finished file that nobody noted.
 pub fn describe(
     volume: &Volume,
+    tier: &'static str,
     path: &Path,
     source_id: u32,
     start_us: i64,
@@ -77,9 +82,17 @@ pub fn describe(
         width: u32::from(video.width),
         height: u32::from(video.height),
         event_count: 0,
+        checksum: None,
+        tier,
         sightings: Sightings::new(),
         cause: Cause::default(),
     })
+}
+
+/// The checksum of what was just found to be whole: nobody has noted it.
+fn checksum(path: &Path, found: &Contents) -> Option<String> {
+    let (read, checksum) = Checksum::of(&mut fs::File::open(path).ok()?, found.whole).ok()?;
+    (read == found.whole).then(|| checksum.text())
 }
 
 impl Store {
@@ -89,7 +102,7 @@ impl Store {
         let mut done = Repairs::default();
         self.close_open(volume, Some(source_id), &mut done)?;
         let newest = self.newest(&volume.id, source_id)?;
-        self.enter_new(volume, source_id, newest, &mut done)?;
+        self.enter_new(volume, HOT, source_id, newest, &mut done)?;
         Ok(done)
     }
 
@@ -107,21 +120,23 @@ impl Store {
     }
 
     fn close(&mut self, volume: &Volume, open: &Recording, done: &mut Repairs) -> Result<(), CatalogError> {
-        match repair_file(&volume.root.join(&open.path)) {
+        let file = volume.root.join(&open.path);
+        match repair_file(&file) {
             Ok(None) => {}
             Ok(Some(found)) => {
-                if let Some(entry) = describe(volume, &open.path, open.source_id, open.start_us, &found) {
-                    self.write(&[entry])?;
+                if let Some(entry) = describe(volume, HOT, &open.path, open.source_id, open.start_us, &found)
+                {
+                    self.write(&[Entry { checksum: checksum(&file, &found), ..entry }])?;
                     done.closed += 1;
                 } else {
                     // Ours, since the catalogue has it, and of no use to anybody.
-                    let _ = fs::remove_file(volume.root.join(&open.path));
-                    self.remove(&[open.id])?;
+                    let _ = fs::remove_file(&file);
+                    self.remove(&[open])?;
                     done.removed += 1;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.remove(&[open.id])?;
+                self.remove(&[open])?;
                 done.removed += 1;
             }
             Err(error) => {
@@ -134,9 +149,11 @@ impl Store {
 
     /// Enters files from `since` on that the catalogue does not have: they were begun in the last moments before it
     /// stopped. Only whole days and hours are looked at, so one day's directory listing is the most that is read.
+    /// Without `since`, the whole archive is; then the files get no checksum, which would mean to read all of it.
     pub fn enter_new(
         &mut self,
         volume: &Volume,
+        tier: &'static str,
         source_id: u32,
         since: Option<i64>,
         done: &mut Repairs,
@@ -156,11 +173,18 @@ impl Store {
                     if known.contains(&path.display().to_string()) {
                         continue;
                     }
-                    match repair_file(&volume.root.join(&path)) {
+                    // Its copy counts; what this one is, the notes on moves know.
+                    if self.elsewhere(volume, &path)? {
+                        done.doubled += 1;
+                        continue;
+                    }
+                    let full = volume.root.join(&path);
+                    match repair_file(&full) {
                         Ok(None) => {}
                         Ok(Some(found)) => {
-                            if let Some(entry) = describe(volume, &path, source_id, start_us, &found) {
-                                self.write(&[entry])?;
+                            if let Some(entry) = describe(volume, tier, &path, source_id, start_us, &found) {
+                                let checksum = since.and_then(|_| checksum(&full, &found));
+                                self.write(&[Entry { checksum, ..entry }])?;
                                 done.entered += 1;
                             } else if remove_begun(&volume.root.join(&path)) {
                                 done.removed += 1;

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::ear::{Seen, Sightings};
 use crate::nvrrecordsink::volume::Volume;
 
@@ -26,6 +27,8 @@ pub(super) fn entry(volume: &Volume, source_id: u32, start_us: i64, end_us: Opti
         width: 640,
         height: 360,
         event_count: 0,
+        checksum: None,
+        tier: crate::nvrrecordsink::tiers::HOT,
         sightings: Sightings::new(),
         cause: Cause::default(),
     }
@@ -55,7 +58,8 @@ fn recordings_are_found_by_the_time_they_overlap() {
     let spans: Vec<_> = spans.iter().map(|s| (s.start_us / MINUTE, s.end_us / MINUTE, s.segments)).collect();
     assert_eq!(spans, [(0, 3, 3), (5, 6, 1)]);
     assert_eq!(store.cameras().unwrap(), [1, 2]);
-    assert_eq!(store.used(&volume.id, 1).unwrap(), 4000);
+    assert_eq!(store.used(Some(&volume.id), 1).unwrap(), 4000);
+    assert_eq!(store.used(None, 2).unwrap(), 1000);
     // The end of a recording is noted where its beginning was.
     store.write(&[entry(&volume, 2, 0, Some(MINUTE))]).unwrap();
     assert_eq!(store.recordings(2, 0, 1).unwrap()[0].end_us, Some(MINUTE));
@@ -74,11 +78,20 @@ fn events_come_and_go_with_their_recording() {
     store.write(&[with, entry(&volume, 1, MINUTE, Some(2 * MINUTE))]).unwrap();
     let events = store.events(1, 0, MINUTE).unwrap();
     assert_eq!((events.len(), events[0].class_name.as_str(), events[0].count), (1, "person", 3));
-    assert_eq!(store.oldest(&volume.id, 1, false, 9).unwrap().len(), 2);
-    let plain = store.oldest(&volume.id, 1, true, 9).unwrap();
-    assert_eq!((plain.len(), plain[0].0.start_us), (1, MINUTE));
-    let id = store.recordings(1, 0, 1).unwrap()[0].id;
-    store.remove(&[id]).unwrap();
+    let all = Oldest { volume: Some(&volume.id), source_id: Some(1), plain: false };
+    assert_eq!(store.oldest(&all, 9).unwrap().len(), 2);
+    for volume in [Some(volume.id.as_str()), None] {
+        let plain = store.oldest(&Oldest { volume, plain: true, ..all }, 9).unwrap();
+        assert_eq!((plain.len(), plain[0].start_us), (1, MINUTE));
+    }
+    let other = Oldest { source_id: Some(2), ..all };
+    assert!(store.oldest(&other, 9).unwrap().is_empty());
+    let recording = &store.recordings(1, 0, 1).unwrap()[0];
+    // One that is elsewhere by now is not what was to be removed.
+    store.remove(&[&Recording { volume: "other".into(), ..recording.clone() }]).unwrap();
+    assert_eq!(store.used(None, 1).unwrap(), 2000);
+    store.remove(&[recording]).unwrap();
+    assert_eq!(store.used(None, 1).unwrap(), 1000);
     assert!(store.events(1, 0, i64::MAX).unwrap().is_empty());
 }
 
@@ -115,7 +128,7 @@ fn what_a_crash_left_is_closed_entered_or_removed() {
     // Open: cut off, without a picture, and without a file.
     store.write(&[0, 1, 2].map(|at| entry(&volume, 1, at * MINUTE, None))).unwrap();
     let done = store.reconcile(&volume, 1).unwrap();
-    assert_eq!(done, Repairs { closed: 1, entered: 1, removed: 6, failed: 0 });
+    assert_eq!(done, Repairs { closed: 1, entered: 1, removed: 6, ..Repairs::default() });
     for path in [&cut, &unknown] {
         assert_eq!(fs::read(path).unwrap(), whole);
     }
@@ -125,6 +138,12 @@ fn what_a_crash_left_is_closed_entered_or_removed() {
     let rows: Vec<_> =
         rows.iter().map(|r| (r.start_us / MINUTE, r.end_us.map(|us| us / 1_000_000))).collect();
     assert_eq!(rows, [(0, Some(1)), (3, Some(181))]);
+    // What was found whole has a checksum from now on.
+    let mut checksum = Checksum::default();
+    checksum.update(&whole);
+    for row in store.recordings(1, i64::MIN, i64::MAX).unwrap() {
+        assert_eq!(row.checksum, Some(checksum.text()));
+    }
     assert_eq!(store.reconcile(&volume, 1).unwrap(), Repairs::default());
 }
 
@@ -147,4 +166,26 @@ fn a_newer_catalogue_is_refused() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let error = Store::open(&path).unwrap_err().to_string();
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
+}
+
+/// An archive of the first version is taken over with what it holds.
+#[test]
+fn a_catalogue_of_the_first_version_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(MIGRATIONS[0]).unwrap();
+    db.execute_batch(
+        "INSERT INTO volumes VALUES (1, 'disk', '/disk'); INSERT INTO cameras VALUES (4, 0);
+         INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, codec, width, height)
+         VALUES (4, 1, 'a', 0, 9, 'ntp', 70, 'h264', 1, 1), (4, 1, 'b', 9, NULL, 'ntp', 7, 'h264', 1, 1);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(db);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.used(Some("disk"), 4).unwrap(), 77);
+    let rows = store.recordings(4, 0, 99).unwrap();
+    assert!(rows.iter().all(|row| row.tier == "hot" && row.checksum.is_none()), "{rows:?}");
+    assert_eq!(store.volume_at("/disk").unwrap().as_deref(), Some("disk"));
 }

@@ -1,9 +1,9 @@
-//! Raw video frames as the preprocessor sees them.
+//! Raw video frames as `nvr-core` sees them.
 
 use gst_video::{VideoColorMatrix, VideoColorRange, VideoFormat, VideoFrameExt, VideoFrameRef, VideoInfo};
 use nvr_core::frame::{ColorMatrix, ColorRange, Frame, PixelFormat, Plane};
 
-/// Formats of the element's pads.
+/// Formats that can be looked at.
 pub const FORMATS: [VideoFormat; 10] = [
     VideoFormat::Nv12,
     VideoFormat::I420,

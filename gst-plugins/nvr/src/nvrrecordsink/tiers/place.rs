@@ -1,0 +1,235 @@
+//! Where a tier is, and how a recording gets there so that no moment of the way loses or doubles it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::catalog::{CatalogError, Recording};
+use super::super::checksum::Checksum;
+use super::super::volume::{Volume, VolumeError};
+use super::address;
+use super::mover::Breath;
+use super::s3::{Bucket, Remote, S3Error};
+
+/// Ending of a file that is being copied.
+const PART: &str = "mp4-part";
+/// Bytes that are copied at a time.
+const CHUNK: usize = 256 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{path} cannot be read: {error}")]
+    Source { path: PathBuf, error: io::Error },
+    #[error("{0} reads back other than it was written; it was taken away again")]
+    Damaged(PathBuf),
+    #[error("{0} exists already and is no recording of this catalogue; move it away")]
+    Occupied(PathBuf),
+    #[error("stopped")]
+    Stopped,
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> PlaceError {
+    move |error| PlaceError::Io { path: path.to_owned(), error }
+}
+
+/// A volume that recordings can be moved to and read from.
+#[derive(Clone, Debug)]
+pub enum Place {
+    Folder(Volume),
+    Bucket(Arc<Bucket>),
+}
+
+impl Place {
+    /// Opens what a `…-location` property names, with the identity that it had before, if it is known. `credentials`
+    /// is the file with the key to a bucket.
+    pub fn open(
+        location: &str,
+        wanted: Option<&str>,
+        credentials: Option<&Path>,
+    ) -> Result<Self, PlaceError> {
+        if address::is_bucket(location) {
+            return Ok(Self::Bucket(Arc::new(Bucket::open(location, wanted, credentials)?)));
+        }
+        Ok(Self::Folder(Volume::open(Path::new(&Self::canonical(location)), wanted)?))
+    }
+
+    /// The one way to write a location. It holds no secret, even if the location did.
+    pub fn canonical(location: &str) -> String {
+        if address::is_bucket(location) {
+            return address::canonical(location);
+        }
+        Path::new(location).components().collect::<PathBuf>().display().to_string()
+    }
+
+    pub fn volume(&self) -> &Volume {
+        match self {
+            Self::Folder(volume) => volume,
+            Self::Bucket(bucket) => &bucket.volume,
+        }
+    }
+
+    /// Whether it is there, and the same.
+    pub fn check(&self) -> Result<(), PlaceError> {
+        match self {
+            Self::Folder(volume) => Ok(volume.check()?),
+            Self::Bucket(bucket) => bucket.check(),
+        }
+    }
+
+    /// Bytes that can still be written, where that has a limit.
+    pub fn free(&self) -> Option<u64> {
+        match self {
+            Self::Folder(volume) => volume.free().ok(),
+            Self::Bucket(_) => None,
+        }
+    }
+
+    /// Size of a file, if there is one.
+    pub fn size(&self, path: &Path) -> Result<Option<u64>, PlaceError> {
+        match self {
+            Self::Folder(volume) => {
+                let file = volume.root.join(path);
+                match fs::metadata(&file) {
+                    Ok(found) => Ok(Some(found.len())),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(io_error(&file)(error)),
+                }
+            }
+            Self::Bucket(bucket) => Ok(bucket.size(path)?),
+        }
+    }
+
+    pub fn read(&self, path: &Path) -> Result<Box<dyn Read + Send>, PlaceError> {
+        match self {
+            Self::Folder(volume) => {
+                let path = volume.root.join(path);
+                let file = File::open(&path).map_err(|error| PlaceError::Source { path, error })?;
+                Ok(Box::new(file))
+            }
+            Self::Bucket(bucket) => Ok(Box::new(Remote::open(bucket, path)?)),
+        }
+    }
+
+    /// Copies a recording to this place, and looks whether it arrived as it was sent. Returns the checksum of what
+    /// was read. When this fails, nothing is left here, or what is left can be told from `begun`: the name of an upload
+    /// in parts, given before there is a part.
+    pub(super) fn put(
+        &self,
+        recording: &Recording,
+        from: &mut dyn Read,
+        breath: &mut Breath<'_>,
+        begun: &mut dyn FnMut(&str) -> Result<(), PlaceError>,
+    ) -> Result<Checksum, PlaceError> {
+        match self {
+            Self::Bucket(bucket) => bucket.put(recording, from, breath, begun),
+            Self::Folder(volume) => {
+                let file = volume.root.join(&recording.path);
+                let part = file.with_extension(PART);
+                let result = copy(recording, from, volume, &file, &part, breath);
+                if result.is_err() {
+                    let _ = fs::remove_file(&part);
+                }
+                result
+            }
+        }
+    }
+
+    pub fn remove(&self, path: &Path) -> Result<(), PlaceError> {
+        match self {
+            Self::Folder(volume) => volume.remove(path).map_err(io_error(&volume.root.join(path))),
+            Self::Bucket(bucket) => Ok(bucket.remove(path)?),
+        }
+    }
+
+    /// Removes what a move that was not finished has left.
+    pub fn discard(&self, path: &Path, upload: Option<&str>) -> Result<(), PlaceError> {
+        match self {
+            Self::Bucket(bucket) => upload.map_or(Ok(()), |upload| bucket.abort(path, upload))?,
+            Self::Folder(volume) => {
+                let part = path.with_extension(PART);
+                volume.remove(&part).map_err(io_error(&volume.root.join(&part)))?;
+            }
+        }
+        self.remove(path)
+    }
+}
+
+fn copy(
+    recording: &Recording,
+    from: &mut dyn Read,
+    volume: &Volume,
+    file: &Path,
+    part: &Path,
+    breath: &mut Breath<'_>,
+) -> Result<Checksum, PlaceError> {
+    let fail = io_error(part);
+    if fs::exists(file).map_err(&fail)? {
+        return Err(PlaceError::Occupied(file.to_owned()));
+    }
+    let folder = file.parent().unwrap_or(&volume.root);
+    fs::create_dir_all(folder).map_err(&fail)?;
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(part).map_err(&fail)?;
+    let mut checksum = Checksum::default();
+    let mut buffer = vec![0; CHUNK];
+    let mut rest = recording.bytes;
+    while rest > 0 {
+        let most = usize::try_from(rest).map_or(CHUNK, |rest| rest.min(CHUNK));
+        let count = match from.read(&mut buffer[..most]) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(PlaceError::Source { path: recording.file(), error }),
+        };
+        checksum.update(&buffer[..count]);
+        out.write_all(&buffer[..count]).map_err(&fail)?;
+        rest -= count as u64;
+        breath.take(count as u64)?;
+    }
+    out.sync_all().map_err(&fail)?;
+    uncache(&out);
+    let written = recording.bytes - rest;
+    let mut back = File::open(part).map_err(&fail)?;
+    let (read, copied) = Checksum::of(&mut back, u64::MAX).map_err(&fail)?;
+    uncache(&back);
+    if read != written || copied.text() != checksum.text() {
+        return Err(PlaceError::Damaged(file.to_owned()));
+    }
+    fs::rename(part, file).map_err(&fail)?;
+    // The name, and the directories that may be new.
+    for folder in folder.ancestors().take_while(|folder| folder.starts_with(&volume.root)) {
+        sync_folder(folder).map_err(&fail)?;
+    }
+    Ok(checksum)
+}
+
+/// Has the system forget what it holds of a file in memory: what is read next comes from the disk, and what is needed
+/// elsewhere keeps its room.
+fn uncache(file: &File) {
+    // SAFETY: the descriptor is open, and the call changes nothing but what is cached.
+    let result = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if result != 0 {
+        gst::trace!(
+            super::super::imp::CAT,
+            "the cache is left as it is: {}",
+            io::Error::from_raw_os_error(result)
+        );
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        // Some network file systems have no such thing.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
+}
