@@ -2,6 +2,7 @@
 
 mod branches;
 mod codecs;
+mod light;
 mod player;
 mod seldom;
 

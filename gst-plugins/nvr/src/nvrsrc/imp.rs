@@ -28,6 +28,11 @@
 //! all that was said before. Where the camera's timestamps jump by more than 10 s from the time of arrival, they are
 //! moved back to it.
 //!
+//! With `decode=none`, cameras that send H.264 or H.265 over TCP without TLS are received with little work: one thread
+//! of the process looks at all their sockets 25 times a second, and hands units straight on to a sink that never waits,
+//! such as `nvrrecordsink`. There is no jitter buffer then, and `latency` means nothing. All others, and cameras that
+//! answer such a client with an error, are received by `rtspsrc`.
+//!
 //! Files are played at their own pace, as a camera would send them.
 //!
 //! Each connection is a pipeline of its own inside the element, made and taken down by one thread, which is why

@@ -8,6 +8,7 @@ mod flow;
 mod gate;
 mod imp;
 mod lane;
+mod light;
 mod login;
 mod outlet;
 mod pads;
@@ -17,6 +18,8 @@ mod tap;
 mod worker;
 
 use gst::{glib, prelude::*};
+
+pub use lane::NEVER_WAITS;
 
 glib::wrapper! {
     pub struct NvrSrc(ObjectSubclass<imp::NvrSrc>) @extends gst::Element, gst::Object;

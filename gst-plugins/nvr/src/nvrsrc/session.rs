@@ -16,7 +16,7 @@ use super::{
     flow::{Flow, Timeline},
     imp::CAT,
     lane::Kind,
-    outlet,
+    light, outlet,
     sources::depayloader,
     tap::Tap,
     worker::{Mailbox, Report},
@@ -35,6 +35,8 @@ pub struct Plan {
     pub avoid_hardware: bool,
     /// Whether there is to be a decoder at all.
     pub decode: bool,
+    /// Whether to receive with little work where that is possible.
+    pub light: bool,
     /// Whether the camera is asked for audio.
     pub audio: bool,
     pub tls_validation: TlsValidation,
@@ -57,6 +59,7 @@ pub struct Session {
     pub pipeline: gst::Pipeline,
     pub outlet: gst::Pad,
     pub shared: Arc<Shared>,
+    light: Mutex<Option<light::Connection>>,
 }
 
 /// What the callbacks of one connection share.
@@ -117,7 +120,7 @@ impl Session {
             found: Mutex::default(),
             untaken: Mutex::default(),
         });
-        let session = Self { pipeline, outlet, shared };
+        let session = Self { pipeline, outlet, shared, light: Mutex::default() };
         session.set_up(plan).inspect_err(|_| session.tear_down())?;
         Ok(session)
     }
@@ -128,12 +131,21 @@ impl Session {
         let clock = self.shared.flow.element.upgrade().and_then(|element| element.clock());
         self.pipeline.use_clock(Some(&clock.unwrap_or_else(gst::SystemClock::obtain)));
         match &plan.address {
+            // Its pads are no elements': the pipeline has to run before anything comes.
+            Address::Rtsp(_) if plan.light => {}
             Address::Rtsp(remote) => self.rtsp(plan, remote)?,
             Address::Http(remote) => self.http(plan, remote)?,
             Address::File(path) => self.file(path)?,
             Address::Test(settings) => self.test(settings)?,
         }
         self.pipeline.set_state(gst::State::Playing)?;
+        if let Address::Rtsp(remote) = &plan.address
+            && plan.light
+        {
+            let light = light::Connection::start(&self.shared, remote, plan.audio, &self.outlet);
+            *self.light.lock() =
+                Some(light.ok_or_else(|| glib::bool_error!("there is no thread to receive with"))?);
+        }
         Ok(())
     }
 
@@ -147,6 +159,10 @@ impl Session {
         if let Some(bus) = self.pipeline.bus() {
             bus.set_flushing(true);
             bus.unset_sync_handler();
+        }
+        let light = self.light.lock().take();
+        if let Some(light) = light {
+            light.stop();
         }
         // Going to NULL does not fail for any element that this is made of, and nothing could be done about it.
         let _ = self.pipeline.set_state(gst::State::Null);

@@ -53,6 +53,8 @@ pub enum Report {
     Downstream(gst::FlowError),
     /// Downstream refused a picture; other pads go on.
     Refused(gst::FlowError),
+    /// The light receiver cannot do this.
+    Beyond(String),
 }
 
 /// How the element and the connections talk to the worker.
@@ -206,6 +208,8 @@ pub struct Worker {
     backoff: Backoff,
     refusals: u32,
     avoid_hardware: bool,
+    /// The light receiver could do nothing with this camera.
+    avoid_light: bool,
     warned: bool,
     session: u64,
 }
@@ -225,6 +229,7 @@ impl Worker {
             backoff: Backoff::default(),
             refusals: 0,
             avoid_hardware: false,
+            avoid_light: false,
             warned: false,
             session: 0,
         }
@@ -306,7 +311,13 @@ impl Worker {
             Ok(address) => address,
             Err(error) => return lost(error.to_string()),
         };
+        // Without a decoder nothing that follows makes it wait. It knows neither UDP nor TLS.
+        let light = settings.decode == Decode::None
+            && !self.avoid_light
+            && settings.protocols.contains(gst_rtsp::RTSPLowerTrans::TCP)
+            && matches!(&address, Address::Rtsp(remote) if remote.uri.starts_with("rtsp://"));
         let plan = Plan {
+            light,
             address,
             latency: settings.latency,
             protocols: settings.protocols,
@@ -389,6 +400,11 @@ impl Worker {
                     settings,
                     &format!("what follows the pad video stopped ({error:?}); the other pads go on"),
                 ),
+                Report::Beyond(reason) => {
+                    gst::info!(CAT, "{reason}: received by rtspsrc");
+                    self.avoid_light = true;
+                    return End::Again;
+                }
                 Report::Unusable(reason) => return End::Lost { reason, error: None },
                 Report::Error { error, detail, decoder, certificate } => {
                     self.prove(playing);
@@ -412,6 +428,10 @@ impl Worker {
                     }
                     if error.matches(gst::ResourceError::NotAuthorized) {
                         return End::Unauthorised(reason);
+                    }
+                    // It answered, and nothing came of it: the other receiver may get on better with this camera.
+                    if error.matches(gst::ResourceError::Settings) && playing.is_none() {
+                        self.avoid_light = plan.light;
                     }
                     if decoder && self.hardware_is_to_blame(settings, session, playing, Duration::ZERO) {
                         return End::Hardware(reason);
@@ -480,7 +500,7 @@ impl Worker {
     fn forget(&mut self) {
         self.refusals = 0;
         self.backoff.reset();
-        self.avoid_hardware = false;
+        (self.avoid_hardware, self.avoid_light) = (false, false);
     }
 
     /// Waits before the next attempt; `None`: until the settings change. False when the element stops.
