@@ -4,6 +4,7 @@ mod branches;
 mod codecs;
 mod light;
 mod player;
+mod scripted;
 mod seldom;
 
 use std::{

@@ -59,6 +59,23 @@ pub enum Decode {
     None,
 }
 
+/// What receives RTSP.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, glib::Enum)]
+#[enum_type(name = "GstNvrSrcReceiver")]
+#[repr(i32)]
+pub enum Receiver {
+    #[default]
+    #[enum_value(name = "Auto: light for H.264 and H.265 over TCP without TLS, rtspsrc else", nick = "auto")]
+    Auto,
+    #[enum_value(
+        name = "Rtspsrc: GStreamer's element, with threads of its own for each camera",
+        nick = "rtspsrc"
+    )]
+    Rtspsrc,
+    #[enum_value(name = "Light: one thread for all cameras of the process, and nothing else", nick = "light")]
+    Light,
+}
+
 /// How a camera's certificate is checked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, glib::Enum)]
 #[enum_type(name = "GstNvrSrcTlsValidation")]

@@ -73,6 +73,7 @@ pub struct Shared {
     hwaccel: Hwaccel,
     avoid_hardware: bool,
     decode: bool,
+    light: bool,
     /// Held while elements are added and started, and while the end of the connection is declared, so that nothing
     /// is started in a pipeline that is being stopped. Nothing waits for the worker with this lock held.
     pub stopping: Mutex<bool>,
@@ -114,6 +115,7 @@ impl Session {
             hwaccel: plan.hwaccel,
             avoid_hardware: plan.avoid_hardware,
             decode: plan.decode,
+            light: plan.light,
             stopping: Mutex::new(false),
             linked: Default::default(),
             untrusted: AtomicBool::new(false),
@@ -142,9 +144,9 @@ impl Session {
         if let Address::Rtsp(remote) = &plan.address
             && plan.light
         {
-            let light = light::Connection::start(&self.shared, remote, plan.audio, &self.outlet);
-            *self.light.lock() =
-                Some(light.ok_or_else(|| glib::bool_error!("there is no thread to receive with"))?);
+            let light = light::Connection::start(&self.shared, remote, plan, &self.outlet)
+                .map_err(|error| glib::bool_error!("there is no thread to connect with: {error}"))?;
+            *self.light.lock() = Some(light);
         }
         Ok(())
     }
@@ -167,6 +169,11 @@ impl Session {
         // Going to NULL does not fail for any element that this is made of, and nothing could be done about it.
         let _ = self.pipeline.set_state(gst::State::Null);
         let _ = self.outlet.set_active(false);
+    }
+
+    /// Does what has to be done now and then; the reason where the connection cannot go on.
+    pub fn tend(&self) -> Result<(), Report> {
+        self.light.lock().as_ref().map_or(Ok(()), light::Connection::tend)
     }
 
     /// What was found at the camera so far.
@@ -316,16 +323,22 @@ impl Shared {
         if let Keys::By(parser) = keys {
             chain.push(parser);
         }
-        let tap = Tap::new(self, Kind::Encoded, unmarked).upcast();
+        let tap = Tap::new(self, Kind::Encoded, unmarked);
         if !self.decode {
-            chain.push(tap);
+            chain.push(tap.upcast());
             return Ok((chain, false));
         }
         let codec::Chain { parser, decoder, hardware } =
             codec::chain(&coded, self.hwaccel, self.avoid_hardware).map_err(|error| error.to_string())?;
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
         self.found.lock().decoder = Some((name, hardware));
-        chain.push(tap);
+        if self.light {
+            // The thread that receives all cameras decodes none.
+            let queue = tap.queue().map_err(|error| format!("{error}; is its plugin installed?"))?;
+            chain.extend([tap.upcast(), queue]);
+        } else {
+            chain.push(tap.upcast());
+        }
         chain.extend(parser);
         chain.push(decoder);
         if !hardware {
