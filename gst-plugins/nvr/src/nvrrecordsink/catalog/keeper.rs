@@ -377,11 +377,21 @@ impl Desk {
     }
 }
 
-/// The oldest recordings that a look has in mind. Where some live longer, they may hide others, so both are looked at.
+/// The oldest recordings that a look has in mind.
 pub fn candidates(store: &Store, wanted: &Oldest<'_>, longer: bool) -> Result<Vec<Recording>, CatalogError> {
-    let mut found = store.oldest(wanted, PASS)?;
+    oldest(store, wanted, longer, PASS)
+}
+
+/// The oldest recordings. Where some live longer, they may hide others, so both are looked at.
+pub fn oldest(
+    store: &Store,
+    wanted: &Oldest<'_>,
+    longer: bool,
+    count: u32,
+) -> Result<Vec<Recording>, CatalogError> {
+    let mut found = store.oldest(wanted, count)?;
     if longer {
-        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, PASS)?);
+        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, count)?);
         found.sort_by_key(|recording| (recording.start_us, recording.id));
         found.dedup_by_key(|recording| recording.id);
     }

@@ -6,6 +6,8 @@
 
 mod address;
 mod archive;
+#[cfg(test)]
+mod faults;
 mod mover;
 mod place;
 mod round;

@@ -38,6 +38,13 @@ pub enum PlaceError {
     Stopped,
 }
 
+impl PlaceError {
+    /// Whether other files of the same place may fare better.
+    pub fn concerns_a_file(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Source { .. } | Self::Occupied(_))
+    }
+}
+
 fn io_error(path: &Path) -> impl Fn(io::Error) -> PlaceError {
     move |error| PlaceError::Io { path: path.to_owned(), error }
 }
@@ -83,6 +90,26 @@ impl Place {
         match self {
             Self::Folder(volume) => Ok(volume.check()?),
             Self::Bucket(bucket) => bucket.check(),
+        }
+    }
+
+    /// The same where nothing has to be asked for it: whether a directory is the mounted one.
+    pub fn mounted(&self) -> Result<(), PlaceError> {
+        match self {
+            Self::Folder(volume) => Ok(volume.check()?),
+            Self::Bucket(_) => Ok(()),
+        }
+    }
+
+    /// Whether what was just put here is here: a mount that went or came meanwhile would have it elsewhere.
+    pub fn kept(&self, path: &Path) -> Result<(), PlaceError> {
+        self.mounted()?;
+        match self {
+            Self::Folder(volume) => {
+                let file = volume.root.join(path);
+                fs::metadata(&file).map(|_| ()).map_err(io_error(&file))
+            }
+            Self::Bucket(_) => Ok(()),
         }
     }
 
@@ -173,6 +200,8 @@ fn copy(
     breath: &mut Breath<'_>,
 ) -> Result<Checksum, PlaceError> {
     let fail = io_error(part);
+    // Not onto the disk that a mount point lies on.
+    volume.check()?;
     if fs::exists(file).map_err(&fail)? {
         return Err(PlaceError::Occupied(file.to_owned()));
     }
