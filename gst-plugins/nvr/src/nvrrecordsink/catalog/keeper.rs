@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::super::ear::Sightings;
 use super::super::imp::CAT;
-use super::super::tiers::{Mover, Tally, TierSettings};
+use super::super::tiers::{Claims, Mover, Tally, TierSettings};
 use super::super::volume::Volume;
 use super::super::worker::now_us;
 use super::reconcile::oldest_file;
@@ -172,6 +172,8 @@ struct Desk {
     attached: Vec<Attached>,
     /// Begins with the first recorder that has tiers.
     mover: Option<Mover>,
+    /// Of the cameras at work, so that no other process moves their recordings.
+    claims: Claims,
     complained: bool,
 }
 
@@ -184,6 +186,7 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
         backlog: VecDeque::new(),
         attached: Vec::new(),
         mover: None,
+        claims: Claims::beside(path),
         complained: false,
     };
     let mut next_retention = Instant::now();
@@ -300,13 +303,15 @@ impl Desk {
         }
     }
 
-    /// Tells the thread that moves recordings who is at work.
+    /// Tells the thread that moves recordings who is at work, and whose recordings may be moved.
     fn tend_mover(&mut self) {
+        self.claims.hold(&self.attached.iter().map(|a| a.source_id).collect());
         if self.mover.is_none() && self.attached.iter().any(|a| a.limits.lock().tiers.any()) {
             self.mover = Mover::start(&self.path);
         }
         if let Some(mover) = &self.mover {
-            mover.attend(self.attached.iter().filter(|a| a.settled).cloned().collect());
+            let ready = |a: &Attached| a.settled && self.claims.may_move(a.source_id);
+            mover.attend(self.attached.iter().map(|a| Attached { settled: ready(a), ..a.clone() }).collect());
         }
     }
 

@@ -9,7 +9,7 @@ use super::round::Round;
 use super::step::finish;
 use super::tests::{SECOND, Tiers};
 use super::*;
-use crate::nvrrecordsink::catalog::Store;
+use crate::nvrrecordsink::catalog::{Attached, Store};
 use crate::nvrrecordsink::volume::Volume;
 use crate::nvrrecordsink::worker::now_us;
 
@@ -170,5 +170,57 @@ fn nothing_is_copied_below_a_mount_point_and_no_copy_there_counts() {
     fs::rename(&away, &there).unwrap();
     does_not_count();
     tiers.look();
+    tiers.agrees();
+}
+
+/// A camera was taken out of the site: nobody else makes room among its recordings, and they go on like those of others.
+#[test]
+fn recordings_of_cameras_that_do_not_run_go_on_when_room_is_short() {
+    let tiers = Tiers::new(&[]);
+    let stray = tiers.record_of(4, 900, "of a camera that does not run");
+    tiers.record_of(5, 800, "of a camera that another process runs");
+    tiers.record(200, "of one that runs");
+    let mut other = Claims::beside(&tiers.catalogue());
+    assert!(other.take(5).unwrap());
+    // One of them was on its way when it was stopped.
+    let warm = tiers.step(1).place;
+    for row in tiers.rows().iter().take(2) {
+        tiers.store().intend(std::slice::from_ref(row), warm.volume()).unwrap();
+        let copy = warm.volume().root.join(&row.path);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(row.file(), copy).unwrap();
+    }
+    let free = tiers.attached.volume.free().unwrap();
+    tiers.look();
+    assert_eq!(tiers.tiers_of(), [HOT, HOT, HOT]);
+    assert!(!warm.volume().root.join(stray).exists());
+    assert_eq!(tiers.store().moves(4).unwrap(), []);
+    assert_eq!(tiers.store().moves(5).unwrap().len(), 1, "the other process may be at it");
+    tiers.attached.limits.lock().min_free = free * 2;
+    tiers.look();
+    assert_eq!(tiers.tiers_of(), [WARM, HOT, WARM]);
+    drop(other);
+    tiers.look();
+    assert_eq!(tiers.tiers_of(), [WARM; 3]);
+    assert_eq!(tiers.store().moves(5).unwrap(), []);
+    tiers.agrees();
+}
+
+#[test]
+fn recordings_of_cameras_that_do_not_run_are_removed_where_there_is_no_room_for_others() {
+    let tiers = Tiers::new(&[]);
+    tiers.record_of(4, 900, "of a camera that does not run");
+    tiers.record_of(5, 900, "of a camera that is not ready");
+    let free = tiers.attached.volume.free().unwrap();
+    tiers.attached.limits.lock().min_free = free * 2;
+    let waits = Attached { source_id: 5, settled: false, ..tiers.attached.clone() };
+    let shared = Shared::default();
+    let mut round = Round::new(&tiers.catalogue(), &shared);
+    let attached = [tiers.attached.clone(), waits];
+    while round.look(&attached) {}
+    assert_eq!(tiers.tiers_of(), [WARM, HOT]);
+    tiers.set("warm-min-free", &(free * 4).to_string());
+    while round.look(&attached) {}
+    assert_eq!(tiers.tiers_of(), [HOT]);
     tiers.agrees();
 }

@@ -6,6 +6,7 @@
 
 mod address;
 mod archive;
+mod claims;
 #[cfg(test)]
 mod faults;
 mod mover;
@@ -21,6 +22,7 @@ mod tests;
 use std::sync::atomic::AtomicU64;
 
 pub use archive::Archive;
+pub(super) use claims::Claims;
 pub(super) use mover::Mover;
 pub use place::{Place, PlaceError};
 pub use settings::TierSettings;

@@ -13,7 +13,7 @@ use super::super::imp::CAT;
 use super::super::worker::now_us;
 use super::mover::{Breath, Shared};
 use super::step::{LATER, Refused, Step, Trouble, finish, remove, remove_old, settle_all};
-use super::{HOT, Place, PlaceError, TierSettings};
+use super::{Claims, HOT, Place, PlaceError, TierSettings};
 
 /// What is noted, copied and committed together: a few files, so that the catalogue is not synced for each.
 const BATCH: usize = 16;
@@ -42,6 +42,8 @@ pub struct Round<'a> {
     named: HashSet<i64>,
     pace: Pace,
     began: Instant,
+    /// Of cameras that do not run.
+    claims: Claims,
 }
 
 impl<'a> Round<'a> {
@@ -55,6 +57,7 @@ impl<'a> Round<'a> {
             named: HashSet::new(),
             pace: Pace::default(),
             began: Instant::now(),
+            claims: Claims::beside(catalogue),
         }
     }
 
@@ -75,12 +78,13 @@ impl<'a> Round<'a> {
         let now = Instant::now();
         self.refused.retain(|_, until| *until > now);
         let mut more = false;
-        for one in attached {
+        let strays = self.strays(&store, attached);
+        for one in attached.iter().filter(|one| one.settled) {
             let limits = one.limits.lock().clone();
             if !limits.tiers.any() {
                 continue;
             }
-            match self.camera(&mut store, one, &limits, &mut more) {
+            match self.camera(&mut store, one, &limits, &strays, &mut more) {
                 Ok(()) => {}
                 Err(Trouble::Place(PlaceError::Stopped)) => break,
                 Err(error) => {
@@ -89,8 +93,21 @@ impl<'a> Round<'a> {
                 }
             }
         }
+        self.claims.hold(&HashSet::new());
         self.store = Some(store);
         more
+    }
+
+    /// Cameras whose recordings nobody else moves: they do not run, here or in another process. Each recorder here
+    /// makes room among them as among its own.
+    fn strays(&mut self, store: &Store, attached: &[Attached]) -> Vec<u32> {
+        if !attached.iter().any(|one| one.settled && one.limits.lock().tiers.any()) {
+            return Vec::new();
+        }
+        let mut cameras = store.cameras().unwrap_or_default();
+        cameras.retain(|camera| !attached.iter().any(|one| one.source_id == *camera));
+        cameras.retain(|camera| matches!(self.claims.take(*camera), Ok(true)));
+        cameras
     }
 
     /// One look at a camera. `more`: whether there is more to do at once. What fails in one tier is said at the end,
@@ -100,15 +117,21 @@ impl<'a> Round<'a> {
         store: &mut Store,
         one: &Attached,
         limits: &Limits,
+        strays: &[u32],
         more: &mut bool,
     ) -> Result<(), Trouble> {
         let steps = self.steps(store, one, limits)?;
         let volumes = volumes(store, one, limits)?;
-        let waiting = settle_all(store, &steps, one.source_id, Some(&volumes), &mut self.refused)?;
+        let mut waiting = settle_all(store, &steps, one.source_id, Some(&volumes), &mut self.refused)?;
+        for camera in strays {
+            // Their tiers may be others.
+            waiting.extend(settle_all(store, &steps, *camera, None, &mut self.refused)?);
+        }
         let mut failure = remove_old(store, &steps, one.source_id, &limits.policy).err();
         // From the last on, so that there is room for what comes.
         for step in steps.iter().filter(|step| step.tier != HOT).rev() {
-            let found = in_the_way(store, step, step.floor, one, &limits.policy, &HashSet::new())?;
+            let ours = Ours { one, strays, policy: &limits.policy };
+            let found = in_the_way(store, step, step.floor, &ours, &HashSet::new())?;
             failure = failure.or(remove(store, step, &found.iter().collect::<Vec<_>>()).err());
         }
         let left: HashSet<_> = self.refused.keys().copied().chain(waiting).collect();
@@ -118,7 +141,7 @@ impl<'a> Round<'a> {
             if to.index != from.index + 1 {
                 continue;
             }
-            match self.shift(store, from, to, one, limits, &left) {
+            match self.shift(store, from, to, &Ours { one, strays, policy: &limits.policy }, limits, &left) {
                 Ok(moved) => *more |= moved,
                 Err(Trouble::Place(PlaceError::Stopped)) => return Err(PlaceError::Stopped.into()),
                 Err(error) => failure = failure.or(Some(error)),
@@ -201,19 +224,20 @@ impl<'a> Round<'a> {
         store: &mut Store,
         from: &Step,
         to: &Step,
-        one: &Attached,
+        ours: &Ours<'_>,
         limits: &Limits,
         left: &HashSet<i64>,
     ) -> Result<bool, Trouble> {
         let volume = &from.place.volume().id;
-        let wanted = Oldest { volume: Some(volume), source_id: Some(one.source_id), plain: false };
+        let camera = ours.one.source_id;
+        let wanted = Oldest { volume: Some(volume), source_id: Some(camera), plain: false };
         let mut found = store.oldest(&wanted, beyond(LOOK, left))?;
         found.retain(|recording| !left.contains(&recording.id));
-        let used = store.used(Some(volume), one.source_id)?;
+        let used = store.used(Some(volume), camera)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
         let leaving = from.leaves.plan(&list, used, now_us());
         let mut leaving: Vec<_> = chosen(&found, &leaving).into_iter().cloned().collect();
-        for recording in in_the_way(store, from, from.min_free, one, &limits.policy, left)? {
+        for recording in in_the_way(store, from, from.min_free, ours, left)? {
             if !leaving.iter().any(|other| other.id == recording.id) {
                 leaving.push(recording);
             }
@@ -332,14 +356,20 @@ fn beyond(count: u32, left: &HashSet<i64>) -> u32 {
     count.saturating_add(u32::try_from(left.len()).unwrap_or(u32::MAX))
 }
 
-/// Those of this camera among the oldest recordings that keep a volume from having `wanted` bytes free, without those
-/// that are `left` alone.
+/// Whose recordings a recorder makes room among.
+struct Ours<'a> {
+    one: &'a Attached,
+    strays: &'a [u32],
+    policy: &'a Policy,
+}
+
+/// Ours among the oldest recordings that keep a volume from having `wanted` bytes free, without those that are `left`
+/// alone.
 fn in_the_way(
     store: &Store,
     step: &Step,
     wanted: u64,
-    one: &Attached,
-    policy: &Policy,
+    ours: &Ours<'_>,
     left: &HashSet<i64>,
 ) -> Result<Vec<Recording>, CatalogError> {
     let Some(free) = step.place.free() else { return Ok(Vec::new()) };
@@ -347,6 +377,7 @@ fn in_the_way(
     if missing == 0 {
         return Ok(Vec::new());
     }
+    let Ours { one, strays, policy } = ours;
     let longer = policy.events_max_age_us.is_some();
     // Of all cameras, so that none pays for the others.
     let wanted = Oldest { volume: Some(&step.place.volume().id), ..Oldest::default() };
@@ -355,7 +386,8 @@ fn in_the_way(
     let list: Vec<_> = found.iter().map(Recording::candidate).collect();
     let keeps = |c: &Candidate| c.source_id == one.source_id && policy.keeps_longer(c);
     let gone = retention::make_room(&list, missing, keeps);
-    Ok(chosen(&found, &gone).into_iter().filter(|r| r.source_id == one.source_id).cloned().collect())
+    let ours = |r: &&Recording| r.source_id == one.source_id || strays.contains(&r.source_id);
+    Ok(chosen(&found, &gone).into_iter().filter(ours).cloned().collect())
 }
 
 impl Known {

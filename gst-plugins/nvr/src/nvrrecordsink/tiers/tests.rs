@@ -29,23 +29,27 @@ impl Tiers {
         gst::init().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let volume = Volume::open(&folder.path().join("hot"), None).unwrap();
-        let mut tiers = TierSettings::default();
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let limits = Arc::new(Mutex::new(Limits::default()));
+        let attached = Attached { volume, source_id: 3, limits, settled: true };
+        let this = Self { folder, attached };
+        let path = |name: &str| this.folder.path().join(name).display().to_string();
         let own =
             [("warm-location", path("warm")), ("cold-location", path("cold")), ("move-rate", "0".into())];
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in own.chain(settings.iter().copied()) {
-            let specs = TierSettings::properties();
-            let spec = specs.iter().find(|spec| spec.name() == name).unwrap();
-            let value = match value.parse::<u64>() {
-                Ok(number) => gst::glib::Value::from(number),
-                Err(_) => gst::glib::Value::from(value),
-            };
-            assert!(tiers.set(&value, spec));
+            this.set(name, value);
         }
-        let limits = Arc::new(Mutex::new(Limits { tiers, ..Limits::default() }));
-        let attached = Attached { volume, source_id: 3, limits, settled: true };
-        Self { folder, attached }
+        this
+    }
+
+    pub fn set(&self, name: &str, value: &str) {
+        let specs = TierSettings::properties();
+        let spec = specs.iter().find(|spec| spec.name() == name).unwrap();
+        let value = match value.parse::<u64>() {
+            Ok(number) => gst::glib::Value::from(number),
+            Err(_) => gst::glib::Value::from(value),
+        };
+        assert!(self.attached.limits.lock().tiers.set(&value, spec));
     }
 
     pub fn catalogue(&self) -> PathBuf {
