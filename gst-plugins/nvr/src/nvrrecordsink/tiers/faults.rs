@@ -5,11 +5,12 @@ use std::fs;
 use nvr_core::retention::Policy;
 
 use super::mover::{Breath, Shared};
-use super::round::Round;
+use super::round::{Round, confirm};
 use super::step::finish;
 use super::tests::{SECOND, Tiers};
 use super::*;
 use crate::nvrrecordsink::catalog::{Attached, Store};
+use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::volume::Volume;
 use crate::nvrrecordsink::worker::now_us;
 
@@ -223,4 +224,44 @@ fn recordings_of_cameras_that_do_not_run_are_removed_where_there_is_no_room_for_
     while round.look(&attached) {}
     assert_eq!(tiers.tiers_of(), [HOT]);
     tiers.agrees();
+}
+
+/// Memory or a cable had a bad moment.
+#[test]
+fn a_bad_copy_of_a_good_file_is_not_what_stays_of_it() {
+    let tiers = Tiers::new(&[]);
+    tiers.record(60, "as it was recorded");
+    let row = &tiers.rows()[0];
+    let (hot, warm) = (tiers.step(0).place, tiers.step(1).place);
+    let copy = warm.volume().root.join(&row.path);
+    let copied = |text: &str| {
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::write(&copy, text).unwrap();
+        let (bytes, sum) = Checksum::of(&mut text.as_bytes(), u64::MAX).unwrap();
+        confirm(&hot, &warm, row, (bytes, &sum))
+    };
+    for bad in ["as it Was recorded", "as it was"] {
+        let error = copied(bad).unwrap_err();
+        assert!(matches!(error, PlaceError::Source { .. }), "{error}");
+        assert!(!copy.exists() && row.file().exists());
+    }
+    // What is bad on the disk is no better tomorrow.
+    for damaged in ["as it Was recorded", "as it was"] {
+        fs::write(row.file(), damaged).unwrap();
+        copied(damaged).unwrap();
+        assert!(copy.exists());
+    }
+}
+
+/// The whole way: damaged on the disk, and cut off there.
+#[test]
+fn what_is_damaged_on_the_disk_moves_as_it_is() {
+    let tiers = Tiers::new(&[("hot-max-age", "100")]);
+    let rows = [300, 200].map(|age| tiers.record(age, "as it was recorded"));
+    for (path, text) in rows.iter().zip(["as it Was recorded", "as it was"]) {
+        fs::write(tiers.attached.volume.root.join(path), text).unwrap();
+    }
+    tiers.look();
+    assert_eq!(tiers.tiers_of(), [WARM, WARM]);
+    assert_eq!(fs::read_to_string(tiers.folder.path().join("warm").join(&rows[1])).unwrap(), "as it was");
 }

@@ -17,6 +17,8 @@ use super::s3::{Bucket, Remote, S3Error};
 const PART: &str = "mp4-part";
 /// Bytes that are copied at a time.
 const CHUNK: usize = 256 << 10;
+/// Bytes that are written before they go to the disk: what others write there waits for no more than that.
+const SYNC: u64 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -147,8 +149,23 @@ impl Place {
         }
     }
 
-    /// Copies a recording to this place, and looks whether it arrived as it was sent. Returns the checksum of what
-    /// was read. When this fails, nothing is left here, or what is left can be told from `begun`: the name of an upload
+    /// What a file reads like from the disk itself: how many of the first `bytes` bytes there are, and their checksum.
+    pub fn reads(&self, path: &Path, bytes: u64) -> Result<(u64, Checksum), PlaceError> {
+        let mut from: Box<dyn Read + Send> = match self {
+            Self::Folder(volume) => {
+                let path = volume.root.join(path);
+                let file = File::open(&path).map_err(|error| PlaceError::Source { path, error })?;
+                uncache(&file);
+                Box::new(file)
+            }
+            Self::Bucket(_) => self.read(path)?,
+        };
+        let failed = |error| PlaceError::Source { path: self.volume().root.join(path), error };
+        Checksum::of(&mut from, bytes).map_err(failed)
+    }
+
+    /// Copies a recording to this place, and looks whether it arrived as it was sent. Returns how much was read, and
+    /// its checksum. When this fails, nothing is left here, or what is left can be told from `begun`: the name of an upload
     /// in parts, given before there is a part.
     pub(super) fn put(
         &self,
@@ -156,7 +173,7 @@ impl Place {
         from: &mut dyn Read,
         breath: &mut Breath<'_>,
         begun: &mut dyn FnMut(&str) -> Result<(), PlaceError>,
-    ) -> Result<Checksum, PlaceError> {
+    ) -> Result<(u64, Checksum), PlaceError> {
         match self {
             Self::Bucket(bucket) => bucket.put(recording, from, breath, begun),
             Self::Folder(volume) => {
@@ -198,7 +215,7 @@ fn copy(
     file: &Path,
     part: &Path,
     breath: &mut Breath<'_>,
-) -> Result<Checksum, PlaceError> {
+) -> Result<(u64, Checksum), PlaceError> {
     let fail = io_error(part);
     // Not onto the disk that a mount point lies on.
     volume.check()?;
@@ -206,11 +223,11 @@ fn copy(
         return Err(PlaceError::Occupied(file.to_owned()));
     }
     let folder = file.parent().unwrap_or(&volume.root);
-    fs::create_dir_all(folder).map_err(&fail)?;
+    make_folder(folder).map_err(&fail)?;
     let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(part).map_err(&fail)?;
     let mut checksum = Checksum::default();
     let mut buffer = vec![0; CHUNK];
-    let mut rest = recording.bytes;
+    let (mut rest, mut unsynced) = (recording.bytes, 0);
     while rest > 0 {
         let most = usize::try_from(rest).map_or(CHUNK, |rest| rest.min(CHUNK));
         let count = match from.read(&mut buffer[..most]) {
@@ -222,6 +239,11 @@ fn copy(
         checksum.update(&buffer[..count]);
         out.write_all(&buffer[..count]).map_err(&fail)?;
         rest -= count as u64;
+        unsynced += count as u64;
+        if unsynced >= SYNC {
+            out.sync_data().map_err(&fail)?;
+            unsynced = 0;
+        }
         breath.take(count as u64)?;
     }
     out.sync_all().map_err(&fail)?;
@@ -234,11 +256,22 @@ fn copy(
         return Err(PlaceError::Damaged(file.to_owned()));
     }
     fs::rename(part, file).map_err(&fail)?;
-    // The name, and the directories that may be new.
-    for folder in folder.ancestors().take_while(|folder| folder.starts_with(&volume.root)) {
-        sync_folder(folder).map_err(&fail)?;
+    // The name.
+    sync_folder(folder).map_err(&fail)?;
+    Ok((read, checksum))
+}
+
+/// Makes a folder, and those that it is in, so that a power cut takes none of them.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
     }
-    Ok(checksum)
+    let Some(parent) = path.parent() else { return Ok(()) };
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other.and_then(|()| sync_folder(parent)),
+    }
 }
 
 /// Has the system forget what it holds of a file in memory: what is read next comes from the disk, and what is needed
@@ -255,7 +288,7 @@ fn uncache(file: &File) {
     }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
         // Some network file systems have no such thing.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),

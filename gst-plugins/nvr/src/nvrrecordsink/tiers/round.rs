@@ -9,6 +9,7 @@ use nvr_core::backoff::Backoff;
 use nvr_core::retention::{self, Candidate, Pace, Policy};
 
 use super::super::catalog::{Attached, CatalogError, Limits, Oldest, PASS, Recording, Store, chosen, oldest};
+use super::super::checksum::Checksum;
 use super::super::imp::CAT;
 use super::super::worker::now_us;
 use super::mover::{Breath, Shared};
@@ -333,9 +334,9 @@ impl<'a> Round<'a> {
         let mut breath = Breath { shared, pace: &mut self.pace, began, rate };
         let mut begun = |upload: &str| Ok(store.uploading(recording.id, upload)?);
         let read = to.place.put(recording, &mut source, &mut breath, &mut begun)?;
-        if recording.checksum.as_ref().is_some_and(|known| *known != read.text()) {
-            // It is moved as it is: `recordings verify` tells of it there as it would have here.
-            gst::warning!(CAT, "{} is damaged: it is not what was recorded", recording.file().display());
+        let known = |sum: &str| recording.checksum.as_ref().is_none_or(|known| *known == sum);
+        if read.0 < recording.bytes || !known(&read.1.text()) {
+            confirm(&from.place, &to.place, recording, (read.0, &read.1))?;
         }
         gst::debug!(CAT, "{} is copied to {}", recording.file().display(), to.place.volume().root.display());
         Ok(())
@@ -388,6 +389,25 @@ fn in_the_way(
     let gone = retention::make_room(&list, missing, keeps);
     let ours = |r: &&Recording| r.source_id == one.source_id || strays.contains(&r.source_id);
     Ok(chosen(&found, &gone).into_iter().filter(ours).cloned().collect())
+}
+
+/// What was copied is not what was recorded. If the file is not, it is moved as it is: `recordings verify` tells of it
+/// there as it would have here. If it was only read otherwise, the copy goes and the file stays.
+pub fn confirm(
+    from: &Place,
+    to: &Place,
+    recording: &Recording,
+    (bytes, checksum): (u64, &Checksum),
+) -> Result<(), PlaceError> {
+    let again = from.reads(&recording.path, recording.bytes);
+    if again.as_ref().is_ok_and(|(count, sum)| (*count, sum.text()) == (bytes, checksum.text())) {
+        gst::warning!(CAT, "{} is damaged: it is not what was recorded", recording.file().display());
+        return Ok(());
+    }
+    to.remove(&recording.path)?;
+    let error =
+        std::io::Error::other("it reads differently each time; check the disk, its cable and the memory");
+    again.and(Err(PlaceError::Source { path: recording.file(), error }))
 }
 
 impl Known {
