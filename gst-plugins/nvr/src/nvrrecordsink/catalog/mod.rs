@@ -19,6 +19,7 @@ use nvr_core::retention::Candidate;
 use nvr_core::segment::trigger::Reason;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
+use super::tiers::Place;
 use super::volume::Volume;
 
 pub use cause::Cause;
@@ -451,7 +452,7 @@ fn put_volume(db: &Connection, volume: &Volume) -> rusqlite::Result<()> {
         "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \
          WHERE path <> ?2",
     )?
-    .execute(params![volume.id, volume.root.display().to_string()])?;
+    .execute(params![volume.id, Place::canonical(&volume.root.display().to_string())])?;
     Ok(())
 }
 

@@ -6,9 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::{CatalogError, Recording, Store, sqlite};
+use crate::nvrrecordsink::tiers::Place;
 use crate::nvrrecordsink::volume::Volume;
 
 /// Checksums, how much lies where, and what is being moved.
@@ -75,16 +76,21 @@ impl Store {
         self.db.pragma_update(None, "synchronous", "full").map_err(|error| self.fail(error))
     }
 
-    /// Identity of the volume that was last seen in a directory.
-    pub fn volume_at(&self, root: &str) -> Result<Option<String>, CatalogError> {
-        self.db
-            .query_row(
-                "SELECT identity FROM volumes WHERE path = ?1 ORDER BY id DESC LIMIT 1",
-                [root],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|error| self.fail(error))
+    /// Identity of the volume that was last seen at a location, however that is written.
+    pub fn volume_at(&self, location: &str) -> Result<Option<String>, CatalogError> {
+        let location = Place::canonical(location);
+        let read = || {
+            let mut statement =
+                self.db.prepare_cached("SELECT identity, path FROM volumes ORDER BY id DESC")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if Place::canonical(row.get_ref(1)?.as_str()?) == location {
+                    return row.get(0).map(Some);
+                }
+            }
+            Ok(None)
+        };
+        read().map_err(|error| self.fail(error))
     }
 
     /// Notes a volume, and where it is.

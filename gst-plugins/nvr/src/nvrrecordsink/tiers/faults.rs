@@ -265,3 +265,35 @@ fn what_is_damaged_on_the_disk_moves_as_it_is() {
     assert_eq!(tiers.tiers_of(), [WARM, WARM]);
     assert_eq!(fs::read_to_string(tiers.folder.path().join("warm").join(&rows[1])).unwrap(), "as it was");
 }
+
+/// `recordings repair --location /mnt/warm/`, then a start without the disk.
+#[test]
+fn a_volume_is_known_however_its_location_was_written() {
+    for older in [false, true] {
+        let tiers = Tiers::new(&[("hot-max-age", "100")]);
+        let (there, away) = (tiers.folder.path().join("warm"), tiers.folder.path().join("away"));
+        let written = format!("{}//", there.display());
+        let volume = Volume::open(written.as_ref(), None).unwrap();
+        tiers.store().know_volume(&volume).unwrap();
+        if older {
+            // As it was noted before there was one way to write it.
+            let db = rusqlite::Connection::open(tiers.catalogue()).unwrap();
+            assert_eq!(db.execute("UPDATE volumes SET path = ?1", [&written]).unwrap(), 1);
+        }
+        fs::rename(&there, &away).unwrap();
+        fs::create_dir(&there).unwrap();
+        tiers.record(200, "waits for the disk");
+        tiers.look();
+        assert_eq!(tiers.tiers_of(), [HOT]);
+        assert_eq!(fs::read_dir(&there).unwrap().count(), 0, "the mount point became a volume");
+        fs::remove_dir(&there).unwrap();
+        fs::rename(&away, &there).unwrap();
+        tiers.look();
+        assert_eq!(tiers.rows()[0].volume, volume.id);
+        tiers.agrees();
+    }
+    assert_eq!(
+        Place::canonical("warm/"),
+        std::env::current_dir().unwrap().join("warm").display().to_string()
+    );
+}

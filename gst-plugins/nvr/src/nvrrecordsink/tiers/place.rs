@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::catalog::{CatalogError, Recording};
@@ -72,12 +72,14 @@ impl Place {
         Ok(Self::Folder(Volume::open(Path::new(&Self::canonical(location)), wanted)?))
     }
 
-    /// The one way to write a location. It holds no secret, even if the location did.
+    /// The one way to write a location, wherever it is read. It holds no secret, even if the location did.
     pub fn canonical(location: &str) -> String {
         if address::is_bucket(location) {
             return address::canonical(location);
         }
-        Path::new(location).components().collect::<PathBuf>().display().to_string()
+        let path = Path::new(location);
+        let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.components().collect::<PathBuf>().display().to_string()
     }
 
     pub fn volume(&self) -> &Volume {

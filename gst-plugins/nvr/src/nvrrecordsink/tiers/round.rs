@@ -347,7 +347,7 @@ impl<'a> Round<'a> {
 fn volumes(store: &Store, one: &Attached, limits: &Limits) -> Result<HashSet<String>, CatalogError> {
     let mut found = HashSet::from([one.volume.id.clone()]);
     for stage in limits.tiers.stages() {
-        found.extend(store.volume_at(&Place::canonical(stage.location))?);
+        found.extend(store.volume_at(stage.location)?);
     }
     Ok(found)
 }
