@@ -305,7 +305,9 @@ impl Desk {
 
     /// Tells the thread that moves recordings who is at work, and whose recordings may be moved.
     fn tend_mover(&mut self) {
-        self.claims.hold(&self.attached.iter().map(|a| a.source_id).collect());
+        // Where the catalogue cannot be written, its disk may be gone.
+        let at_work = self.attached.iter().filter(|_| self.store.is_some());
+        self.claims.hold(&at_work.map(|a| a.source_id).collect());
         if self.mover.is_none() && self.attached.iter().any(|a| a.limits.lock().tiers.any()) {
             self.mover = Mover::start(&self.path);
         }

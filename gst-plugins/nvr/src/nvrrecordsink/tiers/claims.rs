@@ -27,8 +27,14 @@ impl Claims {
         Self { path: path.into(), file: None, held: HashSet::new(), taken: HashSet::new() }
     }
 
-    /// Takes these cameras as far as they are free, and lets go of all others.
+    /// Takes these cameras as far as they are free, and lets go of all others. Without any, the file is closed: the
+    /// disk may be about to go.
     pub fn hold(&mut self, cameras: &HashSet<u32>) {
+        if cameras.is_empty() {
+            // This lets go of its locks.
+            self.file = None;
+            self.held.clear();
+        }
         for camera in self.held.difference(cameras).copied().collect::<Vec<_>>() {
             let _ = self.lock(camera, libc::F_UNLCK);
             self.held.remove(&camera);

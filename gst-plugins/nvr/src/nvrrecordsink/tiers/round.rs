@@ -385,10 +385,10 @@ fn in_the_way(
     let mut found = oldest(store, &wanted, longer, beyond(PASS, left))?;
     found.retain(|recording| !left.contains(&recording.id));
     let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-    let keeps = |c: &Candidate| c.source_id == one.source_id && policy.keeps_longer(c);
+    let ours = |source_id: u32| source_id == one.source_id || strays.contains(&source_id);
+    let keeps = |c: &Candidate| ours(c.source_id) && policy.keeps_longer(c);
     let gone = retention::make_room(&list, missing, keeps);
-    let ours = |r: &&Recording| r.source_id == one.source_id || strays.contains(&r.source_id);
-    Ok(chosen(&found, &gone).into_iter().filter(ours).cloned().collect())
+    Ok(chosen(&found, &gone).into_iter().filter(|recording| ours(recording.source_id)).cloned().collect())
 }
 
 /// What was copied is not what was recorded. If the file is not, it is moved as it is: `recordings verify` tells of it
