@@ -25,6 +25,7 @@ pub use archive::Archive;
 pub(super) use claims::Claims;
 pub(super) use mover::Mover;
 pub use place::{Place, PlaceError};
+pub(super) use place::{make_folder, sync_folder};
 pub use settings::TierSettings;
 
 /// Names of the tiers, as the catalogue has them.

@@ -264,7 +264,7 @@ fn copy(
 }
 
 /// Makes a folder, and those that it is in, so that a power cut takes none of them.
-fn make_folder(path: &Path) -> io::Result<()> {
+pub fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
