@@ -9,6 +9,7 @@ mod ear;
 mod file;
 mod imp;
 mod inbox;
+mod memory;
 mod notice;
 mod report;
 #[cfg(test)]
