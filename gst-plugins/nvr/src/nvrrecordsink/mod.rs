@@ -4,6 +4,7 @@ mod ask;
 pub mod catalog;
 pub mod checksum;
 mod clips;
+mod cut;
 mod ear;
 mod file;
 mod imp;
