@@ -110,6 +110,13 @@ fn command() -> Command {
         .subcommand(crate::fault_lab::command::command())
 }
 
+/// Names of the commands; what is none of them is a graph.
+pub fn commands() -> Vec<String> {
+    let command = command();
+    let names = command.get_subcommands().map(|command| command.get_name().to_owned());
+    names.chain(["help".to_owned()]).collect()
+}
+
 /// Runs the chosen command. The outer error is one of the command line itself.
 fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
     let check = matches.get_flag("check");
@@ -140,21 +147,8 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
 pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
     Graph::load(name).map_err(|error| match error {
         GraphError::Unknown { .. } => {
-            let commands = [
-                "list",
-                "check",
-                "graph",
-                "models",
-                "demo",
-                "broker",
-                "ctl",
-                "orchestrate",
-                "recordings",
-                "completion",
-                "fault-lab",
-                "help",
-            ];
-            let hint = hint(name, commands);
+            let commands = commands();
+            let hint = hint(name, commands.iter().map(String::as_str));
             let hint = if hint.is_empty() { hint } else { format!("; or the command: {}", &hint[2..]) };
             Failure::usage(format!("{error}{hint}"))
         }

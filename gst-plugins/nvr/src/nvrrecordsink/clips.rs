@@ -1,7 +1,7 @@
 //! Clips: what was recorded around a moment, joined into one finished file beside the recordings.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -290,15 +290,7 @@ fn write(full: &Path, plan: &Plan, header: &[u8], files: &mut [File]) -> io::Res
 fn copy(part: &Path, plan: &Plan, header: &[u8], files: &mut [File]) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(part)?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(header)?;
-    let mut buffer = Vec::new();
-    for piece in &plan.pieces {
-        let Some(file) = files.get_mut(piece.part) else { continue };
-        buffer.resize(piece.size as usize, 0);
-        file.seek(SeekFrom::Start(piece.at))?;
-        file.read_exact(&mut buffer)?;
-        out.write_all(&buffer)?;
-    }
+    plan.write(header, files, &mut out, |_| {})?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
 }
 
