@@ -226,6 +226,7 @@ fn a_tier_that_vanishes_is_waited_for() {
     };
     moved(2);
     warm.pull().unwrap();
+    recorder.tier("warm", "failing");
     let until = deadline();
     let before = recorder.stat("moved");
     let waiting = |rows: &[gstnvr::nvrrecordsink::catalog::Recording]| {
@@ -238,7 +239,10 @@ fn a_tier_that_vanishes_is_waited_for() {
     assert!(recorder.stat("moved") <= before + 16, "moved to nowhere");
     assert_eq!(fs::read_dir(warm.root()).unwrap().count(), 0, "something went under the mount point");
     other_goes_on(&recorder);
+    let failing = recorder.sink.property::<gst::Structure>("stats").get::<String>("failing-tiers");
+    assert_eq!(failing.as_deref(), Ok("warm"));
     warm.mount("rw").unwrap();
+    recorder.tier("warm", "ready");
     moved(before + 6);
     recorder.end();
     let rows = catalogue(&hot.root());
