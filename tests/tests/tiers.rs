@@ -242,7 +242,8 @@ fn a_store_that_fails_in_any_way_loses_nothing() {
     site.record(&guard, 200, &bytes);
     site.until("noted", |rows| rows.len() == 1);
     // It is asked, and not there: nothing moves, and nothing is removed.
-    std::thread::sleep(Duration::from_secs(6));
+    site.until_looked();
+    assert_eq!(site.failing(), [COLD]);
     assert_eq!(site.rows()[0].tier, HOT);
     assert_eq!(segments(&site.volume.root).len(), 1);
     {
@@ -387,7 +388,7 @@ fn a_bucket_without_its_identity_is_left_alone() {
     site.limits.lock().policy.max_age_us = Some(100_000_000);
     site.record(&guard, 150, b"is too old for the hot tier, which is there");
     site.until("removed", |rows| rows.len() == 1);
-    std::thread::sleep(Duration::from_secs(6));
+    site.until_looked();
     assert_eq!(site.rows()[0].tier, COLD, "forgotten, although it could not be removed");
     assert_eq!(store.contents.lock().objects.len(), 2);
     store.contents.lock().objects.insert(format!("x/{IDENTITY}"), identity.unwrap());
