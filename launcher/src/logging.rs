@@ -23,15 +23,19 @@ struct Above(Option<MultiProgress>);
 struct Line(Option<MultiProgress>);
 
 impl Write for Line {
+    /// Never fails: a log that nobody reads any more, as behind `2>&1 | head`, is no reason for cameras to end, and
+    /// the library answers an error with `eprintln!`, which would panic on the thread that had something to say.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &self.0 {
-            Some(status) => status.suspend(|| io::stderr().write(bytes)),
-            None => io::stderr().write(bytes),
-        }
+        let write = || io::stderr().write_all(bytes);
+        let _ = match &self.0 {
+            Some(status) => status.suspend(write),
+            None => write(),
+        };
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command itself: help, checks, exit codes, signals, logs.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -11,6 +12,12 @@ use std::{
     time::Duration,
 };
 
+use gstnvr::nvrrecordsink::{
+    catalog::{Cause, Entry, FILE, Store},
+    tiers::HOT,
+    volume::Volume,
+};
+use nvr_core::segment::trigger::Reason;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,17 +86,101 @@ fn the_shipped_graphs_and_samples_pass_the_check() {
     assert!(code == 0 && out.contains("right, with 4 cameras"), "{out}{err}");
 }
 
+/// A folder with the catalogue of one recording, which was asked for, and whose file is missing.
+fn recordings(folder: &Path) -> String {
+    let volume = Volume::open(folder, None).unwrap();
+    let entry = Entry {
+        volume,
+        source_id: 2,
+        path: "2/2026-11-21/10/2026-11-21T10-00-00.000Z.mp4".into(),
+        start_us: 1_795_255_200_000_000,
+        end_us: Some(1_795_255_210_000_000),
+        clock: "ntp",
+        bytes: 1000,
+        frames: 250,
+        codec: "h264".into(),
+        audio: None,
+        width: 640,
+        height: 360,
+        event_count: 1,
+        checksum: None,
+        tier: HOT,
+        sightings: BTreeMap::default(),
+        cause: Cause { reason: Some(Reason::OnDemand), label: Some("gate open".into()) },
+    };
+    Store::open(&folder.join(FILE)).unwrap().write(&[entry]).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_list_of_recordings_says_why_they_were_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = recordings(folder.path());
+    let (code, out, err) = output(&["recordings", "list", "--location", &location]);
+    assert!(code == 0 && out.contains("  hot   on_demand   \"gate open\"  "), "{out}{err}");
+    let (_, out, _) = output(&["recordings", "list", "--location", &location, "--json"]);
+    let line: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&line["reason"], &line["label"], &line["tier"]),
+        (&"on_demand".into(), &"gate open".into(), &"hot".into())
+    );
+}
+
 #[test]
 fn a_reader_that_has_had_enough_is_no_error() {
-    for args in
-        [&["list"][..], &["models"], &["completion", "bash"], &["graph", "processor"], &["check", "wall"]]
-    {
+    let folder = tempfile::tempdir().unwrap();
+    let location = recordings(folder.path());
+    let of = |name: &'static str| ["recordings", name, "--location", location.as_str()];
+    for args in [
+        &["list"][..],
+        &["models"],
+        &["completion", "bash"],
+        &["graph", "processor"],
+        &["check", "wall"],
+        &["fault-lab", "--cameras", "1", "--listen", "127.0.0.1:0", "--for", "30s"],
+        &of("list"),
+        &[&of("list")[..], &["--json"]].concat(),
+        &of("timeline"),
+    ] {
         let mut child = nvr(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Nobody reads: as `| head` when it has its lines.
         drop(child.stdout.take());
         let Output { status, stderr, .. } = child.wait_with_output().unwrap();
         assert_eq!(status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&stderr));
     }
+}
+
+#[test]
+fn what_was_found_is_in_the_exit_code_though_nobody_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = recordings(folder.path());
+    let wrong = file(folder.path(), "wrong.toml", "summary = 1");
+    for (args, expected) in [
+        (&["procesor"][..], 2),
+        // The file of the recording is missing.
+        (&["recordings", "verify", "--location", &location], 1),
+        (&["recordings", "repair", "--location", &location], 0),
+        (&["check", "wall", &wrong], 2),
+    ] {
+        let mut child = nvr(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(expected), "{args:?}");
+    }
+}
+
+/// The library that writes the log answers an error with `eprintln!`, which panicked, on whatever thread that was.
+#[test]
+fn an_instance_whose_log_nobody_reads_any_more_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "idle.toml", IDLE);
+    let mut child = nvr(&[&path, "--instance-id", "cli-test"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("instance.running")));
+    drop(lines);
+    // What it says of its end meets a closed pipe.
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 const WRONG: &str = r#"summary = "s"

@@ -42,7 +42,7 @@ pub(super) fn run(matches: &ArgMatches) -> CommandResult {
     let config = matches.get_one::<PathBuf>("config");
     for file in matches.get_many::<String>("file").into_iter().flatten() {
         match check_file(file, config.map(PathBuf::as_path)) {
-            Ok(what) => outln!("{file}: {what}, right"),
+            Ok(what) => offerln!("{file}: {what}, right"),
             Err(message) => problems.push(message),
         }
     }

@@ -12,7 +12,7 @@ use gst::glib;
 use crate::{
     diagnostics::hint,
     graph::{Graph, GraphError, SHIPPED},
-    output::{out, outln},
+    output::{clean, errln, out, outln},
     process,
     runtime::StartError,
 };
@@ -60,7 +60,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::from(process::OK),
         Err(failure) => {
             for line in failure.message.lines() {
-                eprintln!("nvr-launch: {line}");
+                errln!("nvr-launch: {}", clean(line));
             }
             ExitCode::from(failure.code)
         }

@@ -339,7 +339,7 @@ fn watch(client: &mut Client, to: &[String], json: bool) -> CommandResult {
             Some(Event::Status(status)) if wanted(&status.instance_id) => show::status_line(&status, json),
             Some(Event::Ack(ack)) if wanted(&ack.instance_id) => show::ack_line(&ack, json),
             Some(Event::Cleared(id)) if wanted(&id) && !json => outln!("{id}: has another name now"),
-            Some(Event::Disconnected(why)) => eprintln!("nvr-launch: {why}"),
+            Some(Event::Disconnected(why)) => errln!("nvr-launch: {why}"),
             _ => {}
         }
     }

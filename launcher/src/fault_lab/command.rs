@@ -111,7 +111,7 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let count = matches.get_one::<u32>("cameras").copied().unwrap_or(1);
     let (sender, news) = mpsc::channel();
     let lab = set_up(matches, count, &sender)?;
-    println!("{count} cameras at {} to /{}", lab.uri(0), count - 1);
+    outln!("{count} cameras at {} to /{}", lab.uri(0), count - 1);
     listen(&sender)?;
     let end = matches.get_one::<Duration>("for").map(|lasts| Instant::now() + *lasts);
     Rehearsal { lab, count, began: Instant::now(), steps: steps.into() }.run(&news, end);
@@ -208,7 +208,7 @@ impl Rehearsal {
     }
 
     fn say(&self, text: &str) {
-        println!("{:9.3}  {text}", self.began.elapsed().as_secs_f64());
+        outln!("{:9.3}  {text}", self.began.elapsed().as_secs_f64());
     }
 
     /// A line of the standard input; true where it ends the lab.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cli::{CommandResult, Failure},
     diagnostics::hint,
-    output::outln,
+    output::{errln, outln},
     process,
     redact::redact,
 };
@@ -154,7 +154,7 @@ pub(super) fn get(
         }
     };
     if sha256_of(&target).is_ok_and(|(actual, _)| actual == expected) {
-        eprintln!("{name} is installed and intact");
+        errln!("{name} is installed and intact");
         write_facts(&target, entry, url, &expected)?;
         return Ok(target);
     }
