@@ -241,6 +241,21 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         (&["processor", "--streams", "3-1"], "runs backwards"),
         (&["processor", "--uri", "//user:geheim@camera"], "uri must be a URI"),
         (&["processor", "--config", "/nonexistent/site.toml"], "/nonexistent/site.toml"),
+        (&["processor", "--check", "--log-level", "loud=="], "log level \"loud==\" is none of"),
+        (&["processor", "--check", "--uri", "rtsp://"], "(it names no host)"),
+        (&["processor", "--check", "--broker", "mqtt://h:99999"], "such as mqtt://host:1883"),
+        (&["broker", "--port", "high"], "a port is a whole number from 0 to 65535"),
+        (&["ctl", "pause", "--source", "gate"], "a camera's number is a whole number"),
+        (&["ctl", "status", "--broker", ""], "--broker is empty"),
+        (&["ctl", "status", "--to", ""], "--to"),
+        (&["ctl", "status", "--broker", "http://h"], "scheme \"http\" is not known"),
+        (
+            &["ctl", "status", "--ca-file", "/nonexistent/ca.pem", "--broker", "mqtts://h"],
+            "/nonexistent/ca.pem",
+        ),
+        (&["models", "show", "gate-2"], "nvr-launch models lists"),
+        (&["fault-lab", "--listen", "localhost:8555"], "written with its port, as 127.0.0.1:8555"),
+        (&["recordings", "list", "--source", "x"], "a camera's number is a whole number"),
         (&[], "Usage"),
     ] {
         let (code, out, err) = output(args);
@@ -248,6 +263,101 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         assert!(err.contains(part), "{args:?}: {err}");
         assert!(!err.contains("geheim@"), "{err}");
     }
+}
+
+/// Every file that a command reads, where there is none, or something else in its place.
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let directory = folder.path().to_str().unwrap();
+    let (missing, binary) = (path("missing.toml"), path("binary.toml"));
+    fs::write(&binary, b"a = 1\n\xff").unwrap();
+    let broken = file(folder.path(), "broken.toml", "a = 1\nb = = 2\n");
+    let idle = file(folder.path(), "idle.toml", IDLE);
+    let empty = file(folder.path(), "empty.toml", "");
+    for command in [
+        &["check"][..],
+        &["check", &idle, "--config"],
+        &["processor", "--check", "--config"],
+        &["graph", "processor", "--config"],
+        &["ctl", "status", "--config"],
+        &["orchestrate", "--check"],
+        &["fault-lab", "--listen", "127.0.0.1:0", "--schedule"],
+    ] {
+        for (wrong, part) in [
+            (&missing[..], if command == ["check"] { "neither a file" } else { "it does not exist" }),
+            (directory, "it is a directory"),
+            (&binary, "it is no text in UTF-8, from line 2 on"),
+            (&broken, "broken.toml:"),
+        ] {
+            let args = [command, &[wrong]].concat();
+            let (code, out, err) = output(&args);
+            assert_eq!(code, 2, "{args:?}: {out}{err}");
+            assert!(err.contains(wrong) && err.contains(part), "{args:?}: {err}");
+        }
+    }
+    let (code, _, err) = output(&["orchestrate", "--check", &empty]);
+    assert!(code == 2 && err.contains("empty.toml: there is neither a [[rules]]"), "{err}");
+    // A slip in the name of its tables makes no graph of a site file.
+    let slip = file(folder.path(), "slip.toml", "broker = \"mqtt://h\"\n[[camera]]\nid = 1\n");
+    let (code, _, err) = output(&["check", &slip]);
+    assert!(code == 2 && err.contains("slip.toml:2: a site file has no key \"camera\""), "{err}");
+    assert!(err.ends_with("did you mean \"cameras\"?\n"), "{err}");
+}
+
+/// Nor does a look leave anything in the place of what it did not find.
+#[test]
+fn recordings_that_are_not_there_are_not_made_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (empty, text) = (file(folder.path(), "empty", ""), file(folder.path(), "text", "no database"));
+    let directory = folder.path().to_str().unwrap();
+    let (missing, missing_file) = (path("missing"), path("missing.db"));
+    for (args, code, part) in [
+        (&["--location", &missing][..], 2, "missing: No such file or directory"),
+        (&["--location", &empty], 2, "empty is no directory; --location names"),
+        (&["--location", directory], 2, "catalog.db does not exist: nothing was recorded there"),
+        (&["--catalog", &missing_file], 2, "missing.db does not exist; --catalog names"),
+        (&["--catalog", directory], 2, "is a directory; --catalog names a file"),
+        (&["--catalog", &empty], 2, "empty is empty and no catalogue"),
+        (&["--catalog", &text], 1, "text: file is not a database"),
+    ] {
+        for command in ["list", "timeline", "verify"] {
+            let args = [&["recordings", command], args].concat();
+            let (found, out, err) = output(&args);
+            assert_eq!(found, code, "{args:?}: {out}{err}");
+            assert!(err.contains(part), "{args:?}: {err}");
+        }
+    }
+    for (location, part) in
+        [(&missing, "No such file"), (&empty, "no directory"), (&directory.into(), ".nvr-volume")]
+    {
+        let (code, _, err) = output(&["recordings", "repair", "--location", location]);
+        assert!(code == 2 && err.contains(part), "{err}");
+    }
+    assert_eq!(fs::metadata(&empty).unwrap().len(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_the_option_that_gives_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, option) in
+        [(&["broker", "--port", &port][..], "--port"), (&["fault-lab", "--listen", &address], "--listen")]
+    {
+        let (code, out, err) = output(args);
+        assert_eq!(code, 3, "{args:?}: {out}{err}");
+        let said = err.contains(&address) && err.contains("another program serves there already");
+        assert!(said && err.contains(option), "{err}");
+    }
+    drop(taken);
+    // Nobody listens there now.
+    let (code, _, err) = output(&["ctl", "status", "--broker", &format!("mqtt://{address}")]);
+    assert!(code == 3 && err.contains(&address) && err.contains("--broker"), "{err}");
+    assert!(!err.contains("trying again"), "it has ended: {err}");
 }
 
 const IDLE: &str = r#"summary = "s"

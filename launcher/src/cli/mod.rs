@@ -4,7 +4,7 @@ mod check;
 mod graph;
 mod run;
 
-use std::{ffi::OsString, fmt::Display, process::ExitCode, sync::OnceLock};
+use std::{ffi::OsString, fmt::Display, io, process::ExitCode, sync::OnceLock};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use gst::glib;
@@ -102,6 +102,7 @@ fn command() -> Command {
         .subcommand(
             Command::new("completion").about("Print a completion script for a shell").arg(
                 Arg::new("shell")
+                    .value_name("SHELL")
                     .required(true)
                     .value_parser(clap::value_parser!(clap_complete::Shell))
                     .help("As in: nvr-launch completion bash > /etc/bash_completion.d/nvr-launch"),
@@ -156,6 +157,34 @@ pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
     })
 }
 
+/// A camera's number on the command line.
+pub(crate) fn camera_number(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| format!("a camera's number is a whole number from 0 to {}", u32::MAX))
+}
+
+/// A TCP port on the command line.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    text.trim().parse().map_err(|_| "a port is a whole number from 0 to 65535".into())
+}
+
+/// Why nothing can be served at an address, and what to do about it.
+pub(crate) fn cannot_listen(error: &io::Error, option: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program serves there already; end it, or choose another port with {option}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "this machine has no such address; choose one of its own, or 0.0.0.0 for all, with {option}"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not; choose a port from 1024 up with {option}")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// GStreamer and the elements that are built in.
 pub(crate) fn init_gstreamer() -> Result<(), Failure> {
     // A second registration would take the factories away from elements that exist.
@@ -200,6 +229,18 @@ fn list() -> CommandResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_or_not_ours_says_what_to_do() {
+        for (kind, part) in [
+            (io::ErrorKind::AddrInUse, "another program serves there already"),
+            (io::ErrorKind::AddrNotAvailable, "0.0.0.0 for all"),
+            (io::ErrorKind::PermissionDenied, "from 1024 up"),
+        ] {
+            let text = cannot_listen(&kind.into(), "--port");
+            assert!(text.contains(part) && text.ends_with("with --port"), "{text}");
+        }
+    }
 
     #[test]
     fn the_script_for_bash_knows_every_command_that_it_finds() {

@@ -24,6 +24,8 @@ use super::{
 };
 use crate::{
     cli::{CommandResult, Failure, init_gstreamer},
+    files::{MOST, read_text},
+    output::outln,
     process,
     rtsp_server::Camera,
 };
@@ -70,7 +72,7 @@ pub(crate) fn command() -> Command {
                 .long("listen")
                 .value_name("ADDRESS:PORT")
                 .default_value("127.0.0.1:8555")
-                .value_parser(value_parser!(SocketAddr))
+                .value_parser(address)
                 .help("Where the cameras are; port 0 takes a free one. Others can reach 0.0.0.0:PORT"),
         )
         .arg(
@@ -97,15 +99,20 @@ pub(crate) fn command() -> Command {
         ))
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an address is written with its port, as 127.0.0.1:8555 or [::1]:8555; names are not looked up".into()
+    })
+}
+
 pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     init_gstreamer()?;
     let steps = match matches.get_one::<PathBuf>("schedule") {
         None => Vec::new(),
         Some(file) => {
-            let wrong =
-                |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", file.display()));
-            let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
-            schedule::parse(&text).map_err(|error| wrong(&error))?
+            let text = read_text(file, MOST)
+                .map_err(|why| Failure::usage(format!("cannot read schedule {}: {why}", file.display())))?;
+            schedule::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?
         }
     };
     let count = matches.get_one::<u32>("cameras").copied().unwrap_or(1);

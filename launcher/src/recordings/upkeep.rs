@@ -153,15 +153,20 @@ pub fn repair(file: &Path, root: &Path, tier: &'static str) -> CommandResult {
         let Some(source) = folder.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         store.enter_new(&volume, tier, source, None, &mut done).map_err(Failure::failed)?;
     }
-    println!(
+    offerln!(
         "{} closed, {} entered, {} removed, {} could not be read, {} are known elsewhere",
-        done.closed, done.entered, done.removed, done.failed, done.doubled
+        done.closed,
+        done.entered,
+        done.removed,
+        done.failed,
+        done.doubled
     );
     Ok(())
 }
 
 /// The volume as it is; one without an identity is not a recorder's.
 fn volume(root: &Path) -> Result<Volume, Failure> {
+    root_is_there(root)?;
     let identity = root.join(gstnvr::nvrrecordsink::volume::IDENTITY);
     if !identity.exists() {
         return Err(Failure::usage(format!(
