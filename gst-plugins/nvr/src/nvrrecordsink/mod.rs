@@ -8,6 +8,7 @@ mod ear;
 mod file;
 mod imp;
 mod inbox;
+mod memory;
 mod notice;
 mod report;
 #[cfg(test)]

@@ -368,7 +368,7 @@ impl Desk {
         if volume.check().is_err() {
             return;
         }
-        if let Some(path) = oldest_file(&volume.root, &sources) {
+        if let Some((path, _held)) = oldest_file(&volume.root, &sources) {
             match std::fs::remove_file(&path) {
                 Ok(()) => gst::info!(CAT, "the disk is full; removed {}", path.display()),
                 Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", path.display()),
