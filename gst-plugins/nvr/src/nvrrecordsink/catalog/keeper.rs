@@ -18,10 +18,10 @@ use parking_lot::Mutex;
 
 use super::super::ear::Sightings;
 use super::super::imp::CAT;
-use super::super::tiers::{Mover, Tally, TierSettings};
+use super::super::tiers::{Claims, Mover, Tally, TierSettings};
 use super::super::volume::Volume;
 use super::leftovers::{Job, Leftovers};
-use super::{CatalogError, Cause, Oldest, Recording, Store, salvage};
+use super::{CatalogError, Cause, Store, salvage};
 
 /// Orders that wait. A recorder gives two for a segment.
 const ORDERS: usize = 4096;
@@ -32,8 +32,6 @@ const BATCH: Duration = Duration::from_millis(200);
 const RETENTION: Duration = Duration::from_secs(5);
 /// When leftovers are looked for again where that failed.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Segments that are looked at in one pass.
-pub const PASS: u32 = 256;
 
 /// A recording that began (`end_us` is `None`) or ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -262,6 +260,8 @@ pub(super) struct Desk {
     pub(super) late: HashMap<String, Late>,
     /// Begins with the first recorder that has tiers.
     mover: Option<Mover>,
+    /// Of the cameras at work, so that no other process moves their recordings.
+    claims: Claims,
     complained: bool,
 }
 
@@ -320,6 +320,7 @@ impl Desk {
             leftovers: None,
             late: HashMap::new(),
             mover: None,
+            claims: Claims::beside(path),
             complained: false,
         }
     }
@@ -503,29 +504,17 @@ impl Desk {
         }
     }
 
-    /// Tells the thread that moves recordings who is at work.
+    /// Tells the thread that moves recordings who is at work, and whose recordings may be moved.
     fn tend_mover(&mut self) {
+        // Where the catalogue cannot be written, its disk may be gone.
+        let at_work = self.attached.iter().filter(|_| self.store.is_some());
+        self.claims.hold(&at_work.map(|a| a.source_id).collect());
         if self.mover.is_none() && self.attached.iter().any(|a| a.limits.lock().tiers.any()) {
             self.mover = Mover::start(&self.path);
         }
         if let Some(mover) = &self.mover {
-            mover.attend(self.attached.iter().filter(|a| a.settled).cloned().collect());
+            let ready = |a: &Attached| a.settled && self.claims.may_move(a.source_id);
+            mover.attend(self.attached.iter().map(|a| Attached { settled: ready(a), ..a.clone() }).collect());
         }
     }
-}
-
-/// The oldest recordings that a look has in mind. Where some live longer, they may hide others, so both are looked at.
-pub fn candidates(store: &Store, wanted: &Oldest<'_>, longer: bool) -> Result<Vec<Recording>, CatalogError> {
-    let mut found = store.oldest(wanted, PASS)?;
-    if longer {
-        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, PASS)?);
-        found.sort_by_key(|recording| (recording.start_us, recording.id));
-        found.dedup_by_key(|recording| recording.id);
-    }
-    Ok(found)
-}
-
-/// Of `found` those with these ids, in the order of the ids.
-pub fn chosen<'a>(found: &'a [Recording], ids: &[i64]) -> Vec<&'a Recording> {
-    ids.iter().filter_map(|id| found.iter().find(|recording| recording.id == *id)).collect()
 }

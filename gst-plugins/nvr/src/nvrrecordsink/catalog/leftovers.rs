@@ -1,7 +1,7 @@
 //! The thread that takes care of what recorders have left. That may take long, a whole archive where the catalogue was
 //! lost; meanwhile the keeper goes on to write, and to make room.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -93,7 +93,7 @@ impl Drop for Leftovers {
     }
 }
 
-fn run(path: &PathBuf, jobs: &Receiver<Job>, report: &Sender<(Job, bool)>, stop: &AtomicBool) {
+fn run(path: &Path, jobs: &Receiver<Job>, report: &Sender<(Job, bool)>, stop: &AtomicBool) {
     for job in jobs {
         if stop.load(Ordering::Relaxed) {
             return;

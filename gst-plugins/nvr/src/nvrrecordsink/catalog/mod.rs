@@ -26,16 +26,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nvr_core::retention::Candidate;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::imp::CAT;
+use super::tiers::Place;
 use super::volume::Volume;
 
 pub use cause::Cause;
-pub(super) use keeper::{Attached, candidates, chosen};
+pub(super) use keeper::Attached;
 pub use keeper::{Entry, Guard, Keeper, Limits, Order};
-pub use moves::Move;
+pub use moves::{Move, Side};
 pub use reconcile::{Repairs, describe, repair_file};
+pub(super) use room::{PASS, candidates, chosen, oldest};
 pub use times::{Event, Span};
 
 /// Name of the catalogue in the directory of recordings.
@@ -103,21 +105,20 @@ impl CatalogError {
     /// Whether the file itself is as good as it was, and only room is missing.
     fn full(&self) -> bool {
         let Self::Sqlite { error, .. } = self else { return false };
-        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
     }
 
     /// Whether the file is no catalogue any more.
     fn corrupt(&self) -> bool {
         let Self::Sqlite { error, .. } = self else { return false };
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
     }
 
     /// Whether what was to be written is at fault, and nothing else.
     fn refused(&self) -> bool {
         let Self::Sqlite { error, .. } = self else { return false };
         matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
-            || error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+            || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
     }
 }
 
@@ -276,7 +277,8 @@ impl Store {
             .map_err(|error| self.fail(error))
     }
 
-    /// Forgets recordings that are still where they were found.
+    /// Forgets recordings that are still where they were found. The number of one that went meanwhile may be
+    /// another's.
     pub fn remove(&mut self, recordings: &[&Recording]) -> Result<(), CatalogError> {
         let write = |db: &mut Connection| {
             let transaction = db.transaction()?;
@@ -284,9 +286,9 @@ impl Store {
                 transaction
                     .prepare_cached(
                         "DELETE FROM recordings WHERE id = ?1 \
-                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2)",
+                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2) AND path = ?3",
                     )?
-                    .execute(params![recording.id, recording.volume])?;
+                    .execute(params![recording.id, recording.volume, recording.path.display().to_string()])?;
             }
             transaction.commit()
         };
@@ -328,7 +330,7 @@ fn put_volume(db: &Connection, volume: &Volume) -> rusqlite::Result<()> {
         "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \
          WHERE path <> ?2",
     )?
-    .execute(params![volume.id, volume.root.display().to_string()])?;
+    .execute(params![volume.id, Place::canonical(&volume.root.display().to_string())])?;
     Ok(())
 }
 

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use nvr_core::retention::{self, Candidate, Policy};
 
-use super::keeper::{Desk, candidates, chosen};
+use super::keeper::Desk;
 use super::reconcile::oldest_file;
 use super::{Attached, CatalogError, Oldest, Recording, Store};
 use crate::nvrrecordsink::imp::CAT;
 use crate::nvrrecordsink::volume::Volume;
 
+/// Segments that are looked at in one pass.
+pub const PASS: u32 = 256;
 /// Room for the largest fragment, so that recording does not stop again at once.
 const LEAST: u64 = 4 << 20;
 
@@ -121,6 +123,32 @@ impl Desk {
         }
         self.removed(volume, gone);
     }
+}
+
+/// The oldest recordings that a look has in mind.
+pub fn candidates(store: &Store, wanted: &Oldest<'_>, longer: bool) -> Result<Vec<Recording>, CatalogError> {
+    oldest(store, wanted, longer, PASS)
+}
+
+/// The oldest recordings. Where some live longer, they may hide others, so both are looked at.
+pub fn oldest(
+    store: &Store,
+    wanted: &Oldest<'_>,
+    longer: bool,
+    count: u32,
+) -> Result<Vec<Recording>, CatalogError> {
+    let mut found = store.oldest(wanted, count)?;
+    if longer {
+        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, count)?);
+        found.sort_by_key(|recording| (recording.start_us, recording.id));
+        found.dedup_by_key(|recording| recording.id);
+    }
+    Ok(found)
+}
+
+/// Of `found` those with these ids, in the order of the ids.
+pub fn chosen<'a>(found: &'a [Recording], ids: &[i64]) -> Vec<&'a Recording> {
+    ids.iter().filter_map(|id| found.iter().find(|recording| recording.id == *id)).collect()
 }
 
 /// Removes what a camera's limits do not allow. Only files that the catalogue names go, and only on the volume that
