@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use nvr_core::segment::name;
 use rusqlite::params;
 
 use super::{CatalogError, Recording, Store, sqlite};
@@ -196,7 +197,9 @@ impl Store {
                     entry: row.get::<_, Option<bool>>(5)?.map(|to| if to { Side::To } else { Side::From }),
                 })
             })?;
-            rows.collect::<Result<Vec<_>, _>>()
+            // Files are removed on the strength of it.
+            let ours = |one: &Move| name::source_id(&one.path) == Some(source_id);
+            rows.filter(|one| !one.as_ref().is_ok_and(|one| !ours(one))).collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error| self.fail(error))
     }
