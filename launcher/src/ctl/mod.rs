@@ -91,7 +91,8 @@ pub(crate) fn broker(matches: &ArgMatches) -> Result<Broker, Failure> {
         matches.value_source(flag) == Some(ValueSource::CommandLine)
             && matches.get_one::<String>(flag).is_some_and(String::is_empty)
     };
-    if let Some(flag) = ["broker", "topic-prefix", "ca-file", "cert-file", "key-file"].iter().find(empty) {
+    if let Some(flag) = ["broker", "topic-prefix", "ca-file", "cert-file", "key-file"].into_iter().find(empty)
+    {
         return Err(Failure::usage(format!("--{flag} is empty; give it a value or leave it out")));
     }
     let site = matches
@@ -246,8 +247,14 @@ fn protocol(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         if has(arg)
             && let Some(text) = matches.get_one::<String>(arg)
         {
-            let text_only = matches!(arg, "uri" | "name" | "model" | "new" | "label");
-            params.insert(key.into(), if text_only { text.clone().into() } else { json_or_text(text) });
+            let value = match arg {
+                "uri" | "name" | "model" | "new" | "label" => text.clone().into(),
+                "commands" => serde_json::from_str(text).map_err(|error| {
+                    format!("a batch is a list such as [{{\"command\": \"pause\"}}] in JSON: {error}")
+                })?,
+                _ => json_or_text(text),
+            };
+            params.insert(key.into(), value);
         }
     }
     if has("values") {
@@ -394,6 +401,7 @@ mod tests {
             parsed("set-fps fast").unwrap_err(),
             "max_fps must be a number from 0 to 1000, got \"fast\""
         );
+        assert!(parsed("batch [1").unwrap_err().contains("EOF while parsing a list at line 1 column 2"));
         assert!(parsed("set confidence").is_err() && parsed("stop now").is_err());
         assert_eq!(
             parsed("start-recording --source 2 --label 5 --max-duration 60"),
