@@ -1,6 +1,7 @@
 //! Recording by mode and on demand, from end to end: cameras over RTSP, a real mosquitto, the shipped graphs, commands
 //! and their answers, and the files and the catalogue that come of it.
 
+use std::process::Command;
 use std::{
     path::{Path, PathBuf},
     sync::{

@@ -8,6 +8,7 @@ use std::{
 
 use gstnvr::nvrrecordsink::{
     catalog::{Event, Store},
+    stepwise::Stepwise,
     tiers::Archive,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -93,7 +94,7 @@ fn chapters(events: &[Event]) -> Vec<Chapter> {
 }
 
 fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std::io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let mut out = BufWriter::with_capacity(1 << 20, Stepwise::new(file));
     let total = plan.pieces.iter().map(|piece| u64::from(piece.size)).sum();
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
@@ -101,5 +102,5 @@ fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std
     }
     plan.write(header, files, &mut out, |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
 }

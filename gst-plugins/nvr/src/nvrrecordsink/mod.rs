@@ -4,6 +4,7 @@ mod ask;
 pub mod catalog;
 pub mod checksum;
 mod clips;
+mod cut;
 mod ear;
 mod file;
 mod imp;
@@ -11,6 +12,7 @@ mod inbox;
 mod memory;
 mod notice;
 mod report;
+pub mod stepwise;
 #[cfg(test)]
 mod tests;
 pub mod tiers;

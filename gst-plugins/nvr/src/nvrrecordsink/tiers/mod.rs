@@ -6,6 +6,9 @@
 
 mod address;
 mod archive;
+mod claims;
+#[cfg(test)]
+mod faults;
 mod mover;
 mod outage;
 mod place;
@@ -24,9 +27,11 @@ use outage::Outages;
 use super::report::Voice;
 
 pub use archive::Archive;
+pub(super) use claims::Claims;
 pub(super) use mover::Mover;
 pub use outage::TierReport;
 pub use place::{Place, PlaceError};
+pub(super) use place::{make_folder, sync_folder};
 pub use settings::TierSettings;
 
 /// Names of the tiers, as the catalogue has them.

@@ -41,15 +41,11 @@ impl Outages {
     }
 
     /// Takes what a look has found; tells what is no longer as it was.
-    pub fn note(&self, found: Vec<TierReport>, source_id: u32) {
-        let news: Vec<_> = {
-            let mut known = self.known.lock();
-            let news = changed(&known, &found).cloned().collect();
-            *known = found;
-            news
-        };
-        if let Some(voice) = &self.voice {
-            news.iter().for_each(|report| voice.tier(report, source_id));
+    pub fn note(&self, found: &[TierReport], source_id: u32) {
+        let before = std::mem::replace(&mut *self.known.lock(), found.to_vec());
+        let Some(voice) = &self.voice else { return };
+        for report in changed(&before, found) {
+            voice.tier(report, source_id);
         }
     }
 }
