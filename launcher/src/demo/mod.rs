@@ -131,7 +131,10 @@ fn check_picture(path: &Path) -> Result<(), String> {
             folder.display()
         ))
     } else {
-        Ok(())
+        let attempt = process::readable_temporary(folder);
+        attempt.map(drop).map_err(|error| {
+            format!("--picture {shown}: nothing can be written into {}: {}", folder.display(), error.kind())
+        })
     }
 }
 

@@ -531,7 +531,7 @@ fn a_tier_with_an_address_that_is_none_is_an_error_at_the_start() {
         assert!(sink.set_state(gst::State::Paused).is_err());
         let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
         let gst::MessageView::Error(error) = message.view() else { unreachable!() };
-        let text = error.error().message().to_owned();
+        let text = error.debug().unwrap_or_default();
         assert!(text.contains(property) && text.contains("s3:https://host"), "{text}");
         sink.set_state(gst::State::Null).unwrap();
     }
