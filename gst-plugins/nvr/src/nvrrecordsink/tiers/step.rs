@@ -7,7 +7,6 @@ use nvr_core::retention::Policy;
 
 use super::super::catalog::{CatalogError, Move, Oldest, Recording, Side, Store, candidates, chosen};
 use super::super::imp::CAT;
-use super::super::worker::now_us;
 use super::{HOT, Place, PlaceError};
 
 /// A tier of one camera that is there now.
@@ -146,7 +145,7 @@ pub fn remove_old(store: &mut Store, steps: &[Step], source_id: u32, policy: &Po
         let wanted = Oldest { volume: Some(volume), source_id: Some(source_id), plain: false };
         let found = candidates(store, &wanted, longer)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-        let old = Policy { max_bytes: None, ..*policy }.plan(&list, 0, now_us());
+        let old = Policy { max_bytes: None, ..*policy }.plan(&list, 0, store.age_now_us());
         // One tier that lets nothing go is no reason for the others to keep it.
         failure = failure.or(remove(store, step, &chosen(&found, &old)).err());
     }
@@ -154,7 +153,7 @@ pub fn remove_old(store: &mut Store, steps: &[Step], source_id: u32, policy: &Po
         let found = candidates(store, &Oldest { source_id: Some(source_id), ..Oldest::default() }, longer)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
         let used = store.used(None, source_id)?;
-        let over = Policy { max_age_us: None, ..*policy }.plan(&list, used, now_us());
+        let over = Policy { max_age_us: None, ..*policy }.plan(&list, used, store.age_now_us());
         let over = chosen(&found, &over);
         for step in steps {
             let here = over.iter().copied().filter(|recording| recording.volume == step.place.volume().id);
