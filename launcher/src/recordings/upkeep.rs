@@ -212,7 +212,7 @@ mod tests {
             event_count: 0,
             checksum: Some(Checksum::default().text()),
             tier,
-            sightings: std::collections::BTreeMap::default(),
+            sightings: BTreeMap::default(),
             cause: Cause::default(),
         };
         store.write(&[entry(&hot, "hot")]).unwrap();

@@ -327,7 +327,7 @@ mod tests {
         assert!(error.contains("clips-max-bytes") && error.contains(&first.bytes.to_string()), "{error}");
         limited("y", 0, 5, 2 * first.bytes).unwrap();
         assert!(save("x", 0, 5).unwrap_err().contains("clips/2/x.mp4 exists already"));
-        fs::remove_file(folder.path().join(super::super::volume::IDENTITY)).unwrap();
+        fs::remove_file(folder.path().join(IDENTITY)).unwrap();
         assert!(save("z", 0, 5).unwrap_err().contains("is it mounted?"));
     }
 
