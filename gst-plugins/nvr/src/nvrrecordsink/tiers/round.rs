@@ -11,7 +11,6 @@ use nvr_core::retention::{self, Candidate, Pace, Policy};
 use super::super::catalog::{Attached, CatalogError, Limits, Oldest, PASS, Recording, Store, chosen, oldest};
 use super::super::checksum::Checksum;
 use super::super::imp::CAT;
-use super::super::worker::now_us;
 use super::mover::{Breath, Shared};
 use super::step::{LATER, Refused, Step, Trouble, finish, remove, remove_old, settle_all};
 use super::{Claims, HOT, Place, PlaceError, TierSettings};
@@ -236,7 +235,7 @@ impl<'a> Round<'a> {
         found.retain(|recording| !left.contains(&recording.id));
         let used = store.used(Some(volume), camera)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-        let leaving = from.leaves.plan(&list, used, now_us());
+        let leaving = from.leaves.plan(&list, used, store.age_now_us());
         let mut leaving: Vec<_> = chosen(&found, &leaving).into_iter().cloned().collect();
         for recording in in_the_way(store, from, from.min_free, ours, left)? {
             if !leaving.iter().any(|other| other.id == recording.id) {
