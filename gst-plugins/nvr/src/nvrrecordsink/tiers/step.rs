@@ -180,7 +180,7 @@ pub fn remove(store: &mut Store, step: &Step, recordings: &[&Recording]) -> (u64
         }
     }
     let bytes = gone.iter().map(|recording| recording.bytes).sum();
-    let mut forget = || {
+    let forget = || -> Result<(), Trouble> {
         // A volume that vanished meanwhile has lost no file.
         step.place.check()?;
         store.remove(&gone)?;
