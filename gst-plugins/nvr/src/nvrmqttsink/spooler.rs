@@ -1,8 +1,9 @@
 //! Keeps QoS 1 messages across an outage: a worker between the streaming thread and the connection that moves
 //! messages to a [`Spool`] while the broker is away and replays them, in order, once it is back.
 //!
-//! Messages that the broker has not confirmed when an outage begins go to the spool first; what is in the spool
-//! stays there until it is confirmed. So order is kept, and a message may arrive twice but does not vanish.
+//! Messages that the broker has not confirmed go to the spool before anything newer does; what is in the spool stays
+//! there until it is confirmed. So order is kept, and a message may arrive twice but does not vanish. Where the broker
+//! bars a topic, everything waits in the spool until the bar is over.
 //!
 //! One lock, `Shared::inbox`, held for a few instructions.
 
@@ -47,6 +48,8 @@ struct Inbox {
     news: bool,
     /// Everything the worker had was with the broker when it last looked.
     idle: bool,
+    /// Nothing goes to the broker for now.
+    barred: bool,
     dropped: u64,
     totals: Totals,
 }
@@ -102,6 +105,7 @@ impl Spooler {
             spool,
             outstanding: VecDeque::new(),
             online: false,
+            barred: None,
             token: 0,
             refused: 0,
             totals: Totals::default(),
@@ -134,7 +138,7 @@ impl Spooler {
         let mut inbox = self.shared.inbox.lock();
         loop {
             let done = inbox.idle && inbox.messages.is_empty() && inbox.notices.is_empty();
-            let away = inbox.notices.is_empty() && self.publisher.status() == Status::Down;
+            let away = inbox.notices.is_empty() && (inbox.barred || self.publisher.status() == Status::Down);
             if done || inbox.interrupted || away {
                 return done;
             }
@@ -194,6 +198,8 @@ struct Worker {
     /// Handed to the connection and not confirmed, in order.
     outstanding: VecDeque<Outstanding>,
     online: bool,
+    /// Until when the broker is left alone with a topic that it closes the connection over.
+    barred: Option<Instant>,
     token: u64,
     /// Messages that the broker does not want.
     refused: u64,
@@ -212,14 +218,17 @@ struct Outstanding {
 enum Origin {
     /// Never was in the spool; kept here so that it can get there.
     Direct(Message),
-    /// Still in the spool, under this number.
+    /// In the spool, under this number.
     Spool(u64),
+    /// The spool could not take it, which is counted and told.
+    Lost,
 }
 
 impl Worker {
     fn run(mut self) {
         loop {
             let (notices, messages, closing) = self.wait();
+            self.barred = self.barred.filter(|until| *until > Instant::now());
             for notice in notices {
                 self.follow(&notice);
             }
@@ -251,14 +260,15 @@ impl Worker {
     /// connection has room for where they do not.
     fn wait(&mut self) -> (VecDeque<Notice>, Vec<Message>, bool) {
         let mut inbox = self.shared.inbox.lock();
+        let sync = self.spool.is_dirty().then(|| self.synced + SYNC_EVERY);
+        let due = sync.into_iter().chain(self.barred).min();
         while !inbox.news {
-            if self.spool.is_dirty() {
-                let due = self.synced + SYNC_EVERY;
-                if self.shared.changed.wait_until(&mut inbox, due).timed_out() {
-                    break;
-                }
-            } else {
+            let Some(due) = due else {
                 self.shared.changed.wait(&mut inbox);
+                continue;
+            };
+            if self.shared.changed.wait_until(&mut inbox, due).timed_out() {
+                break;
             }
         }
         inbox.news = false;
@@ -271,9 +281,14 @@ impl Worker {
         (std::mem::take(&mut inbox.notices), messages, inbox.closing)
     }
 
+    /// Whether the broker takes messages.
+    fn reachable(&self) -> bool {
+        self.online && self.barred.is_none()
+    }
+
     /// Whether a message may go to the connection without overtaking another.
     fn direct(&self) -> bool {
-        self.online && !self.spool.has_unread()
+        self.reachable() && !self.spool.has_unread()
     }
 
     fn follow(&mut self, notice: &Notice) {
@@ -282,6 +297,12 @@ impl Worker {
             Notice::Disconnected(_) => {
                 self.online = false;
                 self.retreat();
+            }
+            Notice::Barred(token, until) => {
+                self.barred = Some(*until);
+                if self.outstanding.iter().any(|o| o.token == *token) {
+                    self.retreat();
+                }
             }
             // What the broker does not want is done with too: it would come back for ever.
             Notice::Acknowledged(token) | Notice::Refused(token, _) => {
@@ -302,14 +323,14 @@ impl Worker {
         self.publisher.clear();
         for outstanding in std::mem::take(&mut self.outstanding) {
             if let Origin::Direct(message) = outstanding.origin {
-                self.spool(&message);
+                self.append(&message);
             }
         }
         self.spool.rewind();
     }
 
     fn replay(&mut self) {
-        while self.online && self.outstanding.len() < WINDOW {
+        while self.reachable() && self.outstanding.len() < WINDOW {
             let record = self.spool.read();
             match record {
                 Ok(Some(Record { number, topic, payload })) => {
@@ -333,11 +354,39 @@ impl Worker {
     }
 
     fn spool(&mut self, message: &Message) {
-        let appended = self.spool.append(message.topic(), message.payload());
-        if appended.is_ok() {
-            self.totals.spooled += 1;
+        self.keep_outstanding();
+        self.append(message);
+    }
+
+    /// Puts what went to the connection directly into the spool, before something newer gets there and would come first
+    /// after an outage.
+    fn keep_outstanding(&mut self) {
+        if !self.outstanding.iter().any(|outstanding| matches!(outstanding.origin, Origin::Direct(_))) {
+            return;
         }
-        self.check(appended);
+        let mut list = std::mem::take(&mut self.outstanding);
+        for outstanding in &mut list {
+            if let Origin::Direct(message) = &outstanding.origin {
+                outstanding.origin = self.append(message).map_or(Origin::Lost, Origin::Spool);
+            }
+        }
+        self.outstanding = list;
+        // Nothing goes directly before everything in the spool is with the connection, and now these are as well.
+        self.spool.skip();
+    }
+
+    /// The number of the message in the spool.
+    fn append(&mut self, message: &Message) -> Option<u64> {
+        match self.spool.append(message.topic(), message.payload()) {
+            Ok(number) => {
+                self.totals.spooled += 1;
+                Some(number)
+            }
+            Err(error) => {
+                self.check(Err(error));
+                None
+            }
+        }
     }
 
     fn check(&mut self, result: io::Result<()>) {
@@ -356,6 +405,7 @@ impl Worker {
         {
             let mut inbox = self.shared.inbox.lock();
             inbox.idle = self.outstanding.is_empty() && !self.spool.has_unread();
+            inbox.barred = self.barred.is_some();
             inbox.totals = self.totals;
             // A message that found no room waits for a confirmation, which is news; one that does fit is news now.
             inbox.news |= self.direct() && !inbox.messages.is_empty() && self.outstanding.len() < WINDOW;
@@ -363,3 +413,7 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+#[path = "spooler_tests.rs"]
+mod tests;
