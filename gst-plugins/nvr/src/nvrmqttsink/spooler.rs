@@ -9,8 +9,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Spooler {
 
 struct Shared {
     capacity: usize,
+    /// Whether nobody counts on its owner any more.
+    is_abandoned: Box<dyn Fn() -> bool + Send + Sync>,
     inbox: Mutex<Inbox>,
     changed: Condvar,
 }
@@ -43,6 +45,8 @@ struct Inbox {
     messages: VecDeque<Message>,
     notices: VecDeque<Notice>,
     closing: bool,
+    /// The spool is closed.
+    closed: bool,
     interrupted: bool,
     /// Something has changed since the worker last looked.
     news: bool,
@@ -64,6 +68,27 @@ pub struct Totals {
     pub spool_dropped: u64,
 }
 
+/// The spools that are open in this process.
+static OPEN: Mutex<Vec<(PathBuf, Weak<Shared>)>> = Mutex::new(Vec::new());
+/// How long an abandoned spooler may take to close its spool.
+const INHERITANCE: Duration = Duration::from_secs(2);
+
+/// Has the spool in `directory` closed if it belongs to an abandoned spooler of this process. Whether it is.
+fn inherit(directory: &Path) -> bool {
+    let known =
+        OPEN.lock().iter().filter(|(open, _)| open == directory).filter_map(|(_, s)| s.upgrade()).next_back();
+    let Some(shared) = known.filter(|shared| (shared.is_abandoned)()) else { return false };
+    shared.tell(|inbox| inbox.closing = true);
+    let deadline = Instant::now() + INHERITANCE;
+    let mut inbox = shared.inbox.lock();
+    while !inbox.closed {
+        if shared.changed.wait_until(&mut inbox, deadline).timed_out() {
+            break;
+        }
+    }
+    inbox.closed
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolerError {
     #[error(transparent)]
@@ -74,18 +99,36 @@ pub enum SpoolerError {
 
 impl Spooler {
     /// Opens the spool in `directory` and joins the broker's connection. `report` gets what the user should know:
-    /// outages and trouble with the disk, once each; it is called from workers and must not block.
+    /// outages and trouble with the disk, once each; it is called from workers and must not block. Another spooler of
+    /// this process has to give the spool up where its own `is_abandoned` says so: what is behind an element that hangs
+    /// must not keep its successor away.
     pub fn open(
         options: &Options,
         capacity: usize,
         directory: &Path,
         max_bytes: u64,
         report: impl Fn(&str) + Send + Sync + 'static,
+        is_abandoned: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self, SpoolerError> {
         let fail = |error| SpoolerError::Spool { directory: directory.display().to_string(), error };
-        let spool = Spool::open(directory, max_bytes).map_err(fail)?;
-        let shared =
-            Arc::new(Shared { capacity: capacity.max(1), inbox: Mutex::default(), changed: Condvar::new() });
+        let spool = match Spool::open(directory, max_bytes) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && inherit(directory) => {
+                Spool::open(directory, max_bytes)
+            }
+            opened => opened,
+        };
+        let spool = spool.map_err(fail)?;
+        let shared = Arc::new(Shared {
+            capacity: capacity.max(1),
+            is_abandoned: Box::new(is_abandoned),
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        {
+            let mut open = OPEN.lock();
+            open.retain(|(_, shared)| shared.strong_count() > 0);
+            open.push((directory.to_path_buf(), Arc::downgrade(&shared)));
+        }
         // The first look finds what an earlier run has left.
         shared.tell(|_| {});
         let report = Arc::new(report);
@@ -254,6 +297,10 @@ impl Worker {
                 break;
             }
         }
+        let shared = self.shared.clone();
+        // Its lock goes with it.
+        drop(self);
+        shared.tell(|inbox| inbox.closed = true);
     }
 
     /// Waits for something to do and takes it: all messages where they go to the spool, and only as many as the

@@ -2,16 +2,25 @@ use super::*;
 use crate::mqtt::BrokerSettings;
 use crate::mqtt::fake::{FakeBroker, Manner, TIMEOUT};
 use gst::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const TOPIC: &str = "nvr/detections/1";
 
 fn open(broker: &FakeBroker, directory: &Path) -> Spooler {
+    try_open(broker, directory, || false).unwrap()
+}
+
+fn try_open(
+    broker: &FakeBroker,
+    directory: &Path,
+    is_abandoned: impl Fn() -> bool + Send + Sync + 'static,
+) -> Result<Spooler, SpoolerError> {
     gst::init().unwrap();
     let mut settings = BrokerSettings::default();
     let specs = BrokerSettings::properties();
     let spec = specs.iter().find(|spec| spec.name() == "broker").unwrap();
     settings.set(&broker.url().to_value(), spec);
-    Spooler::open(&settings.resolve().unwrap(), 1000, directory, 1 << 20, |_| ()).unwrap()
+    Spooler::open(&settings.resolve().unwrap(), 1000, directory, 1 << 20, |_| (), is_abandoned)
 }
 
 fn publish(spooler: &Spooler, texts: impl IntoIterator<Item = u64>) {
@@ -88,4 +97,32 @@ fn what_was_barred_goes_out_when_the_bar_is_over() {
     assert_eq!(broker.payloads(2), texts([7, 7]));
     assert!(Instant::now() >= bar);
     until(&spooler, |inbox| !inbox.barred);
+}
+
+#[test]
+fn the_spool_of_an_element_that_hangs_goes_to_its_successor() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = FakeBroker::start(Manner::Silent);
+    let hangs = Arc::new(AtomicBool::new(false));
+    let first = {
+        let hangs = hangs.clone();
+        try_open(&broker, directory.path(), move || hangs.load(Ordering::Relaxed)).unwrap()
+    };
+    publish(&first, 0..10);
+    broker.payloads(10);
+    let Err(error) = try_open(&broker, directory.path(), || false) else {
+        panic!("one of two that are well")
+    };
+    assert!(error.to_string().contains("in use"), "{error}");
+
+    hangs.store(true, Ordering::Relaxed);
+    broker.behave(Manner::Polite);
+    let second = open(&broker, directory.path());
+    assert_eq!(broker.payloads(20)[10..], texts(0..10));
+    // Whatever it still does, it does not do it with the spool.
+    publish(&first, 10..20);
+    publish(&second, 20..30);
+    until(&second, |inbox| inbox.idle && inbox.messages.is_empty());
+    assert_eq!(broker.payloads(30)[20..], texts(20..30));
+    drop(first);
 }
