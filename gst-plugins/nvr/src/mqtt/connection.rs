@@ -78,6 +78,8 @@ pub(super) struct Shared {
     /// Something was queued, or the connection is to end.
     work: Notify,
     stopping: AtomicBool,
+    /// The end is to look like a crash: the broker publishes the last will.
+    abrupt: AtomicBool,
     stop: Notify,
     status: Mutex<Status>,
     /// What the users were told of the outage.
@@ -173,6 +175,11 @@ impl Connection {
         self.shared.wake();
     }
 
+    /// When the last user leaves, the broker is to publish the last will.
+    pub fn end_abruptly(&self) {
+        self.shared.abrupt.store(true, Ordering::Release);
+    }
+
     pub fn status(&self) -> Status {
         *self.shared.status.lock()
     }
@@ -208,6 +215,7 @@ impl Shared {
             turn: AtomicUsize::new(0),
             work: Notify::new(),
             stopping: AtomicBool::new(false),
+            abrupt: AtomicBool::new(false),
             stop: Notify::new(),
             status: Mutex::new(Status::Connecting),
             outage: Mutex::new(None),
@@ -433,7 +441,9 @@ async fn exchange(
             // Fails only where the event loop is gone, and then `poll` says why.
             let _ = client.publish_bytes(publish.topic, publish.qos, publish.retain, publish.payload).await;
         }
-        let _ = client.disconnect().await;
+        if !shared.abrupt.load(Ordering::Acquire) {
+            let _ = client.disconnect().await;
+        }
     };
     let overdue = async {
         shared.stop.notified().await;
@@ -454,7 +464,9 @@ async fn exchange(
         error = &mut poll => Some(End::Broken(error)),
         () = owing => Some(End::Owing),
         () = feed => {
-            let _ = time::timeout(FAREWELL, poll).await;
+            if !shared.abrupt.load(Ordering::Acquire) {
+                let _ = time::timeout(FAREWELL, poll).await;
+            }
             None
         }
         () = overdue => None,

@@ -217,6 +217,11 @@ impl Publisher {
         }
     }
 
+    /// Leaves the connection for good and without a farewell, so that the broker publishes its last will.
+    pub fn vanish(self) {
+        self.connection.end_abruptly();
+    }
+
     pub fn status(&self) -> Status {
         self.connection.status()
     }
