@@ -89,6 +89,9 @@ fn chapters(events: &[Event]) -> Vec<Chapter> {
         .collect()
 }
 
+/// Bytes that are written before they go to the disk: a recorder that writes there too waits for no more than that.
+const SYNC: usize = 8 << 20;
+
 fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std::io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(header)?;
@@ -97,7 +100,7 @@ fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
         bar.set_style(style);
     }
-    let mut buffer = Vec::new();
+    let (mut buffer, mut unsynced) = (Vec::new(), 0);
     for piece in &plan.pieces {
         let Some(file) = files.get_mut(piece.part) else { continue };
         buffer.resize(piece.size as usize, 0);
@@ -105,6 +108,12 @@ fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std
         file.read_exact(&mut buffer)?;
         out.write_all(&buffer)?;
         bar.inc(u64::from(piece.size));
+        unsynced += buffer.len();
+        if unsynced >= SYNC {
+            out.flush()?;
+            out.get_ref().sync_data()?;
+            unsynced = 0;
+        }
     }
     bar.finish_and_clear();
     out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()

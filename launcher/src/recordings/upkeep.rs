@@ -60,7 +60,7 @@ pub fn verify(store: &Store, archive: &mut Archive, span: &Span, quick: bool) ->
             if recording.checksum.is_none() {
                 findings.headers_only += 1;
             }
-            match check(archive, recording, quick) {
+            match check_now(store, archive, recording, quick) {
                 Ok(()) => {}
                 Err(Wrong::Missing) => {
                     findings.missing += 1;
@@ -93,6 +93,20 @@ impl Findings {
             return Err(Failure::failed("some volumes are not there; they are named above"));
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a recording that may go on to another tier, or whose time may come, while it is looked at.
+fn check_now(store: &Store, archive: &mut Archive, recording: &Recording, quick: bool) -> Result<(), Wrong> {
+    let result = check(archive, recording, quick);
+    if result.is_ok() {
+        return result;
+    }
+    let Ok(rows) = store.page(recording.id - 1, 1) else { return result };
+    match rows.first().filter(|row| row.id == recording.id && row.path == recording.path) {
+        Some(row) if row.volume == recording.volume => result,
+        Some(row) => check(archive, row, quick),
+        None => Ok(()),
     }
 }
 
@@ -167,4 +181,56 @@ fn volume(root: &Path) -> Result<Volume, Failure> {
         )));
     }
     Volume::open(root, None).map_err(Failure::failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use gstnvr::nvrrecordsink::catalog::{Cause, Entry};
+
+    use super::*;
+
+    /// The page of entries was read before, the file is looked for after.
+    #[test]
+    fn a_recording_that_goes_on_or_is_removed_while_it_is_verified_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [hot, warm] = ["hot", "warm"].map(|name| Volume::open(&folder.path().join(name), None).unwrap());
+        let mut store = Store::open(&folder.path().join("catalog.db")).unwrap();
+        let path = nvr_core::segment::name::path(1, 0, 0);
+        let entry = |volume: &Volume, tier| Entry {
+            volume: volume.clone(),
+            source_id: 1,
+            path: path.clone(),
+            start_us: 0,
+            end_us: Some(1),
+            clock: "arrival",
+            bytes: 0,
+            frames: 1,
+            codec: "h264".into(),
+            audio: None,
+            width: 0,
+            height: 0,
+            event_count: 0,
+            checksum: Some(Checksum::default().text()),
+            tier,
+            sightings: std::collections::BTreeMap::default(),
+            cause: Cause::default(),
+        };
+        store.write(&[entry(&hot, "hot")]).unwrap();
+        let before = store.page(0, 1).unwrap();
+        let mut archive = Archive::new(None);
+        let mut missing =
+            |store: &Store| matches!(check_now(store, &mut archive, &before[0], false), Err(Wrong::Missing));
+        assert!(missing(&store));
+        store.arrive(&before, &warm, "warm").unwrap_err();
+        store.know_volume(&warm).unwrap();
+        assert_eq!(store.arrive(&before, &warm, "warm").unwrap().len(), 1);
+        assert!(missing(&store));
+        let file = warm.root.join(&path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "").unwrap();
+        assert!(!missing(&store));
+        let moved = store.page(0, 1).unwrap();
+        store.remove(&[&moved[0]]).unwrap();
+        assert!(!missing(&store));
+    }
 }

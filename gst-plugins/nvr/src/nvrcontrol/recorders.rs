@@ -142,6 +142,7 @@ fn describe_clip(source_id: u32, clip: &Clip) -> Value {
         "start": time(clip.start_us),
         "end": time(clip.end_us),
         "bytes": clip.bytes,
+        "missing": clip.missing,
     }})
 }
 

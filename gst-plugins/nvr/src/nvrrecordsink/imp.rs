@@ -73,6 +73,7 @@ use super::tiers::TierSettings;
 use super::worker::{Shared, Worker, now_us};
 use crate::meta;
 use crate::mqtt::BrokerSettings;
+use crate::nvrsrc::NEVER_WAITS;
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrrecordsink", gst::DebugColorFlags::empty(), Some("NVR recorder"))
@@ -241,6 +242,11 @@ fn sink_pad(template: &gst::PadTemplate, medium: Medium) -> gst::Pad {
                 || false,
                 |sink| sink.sink_event(pad, medium, event),
             )
+        })
+        .query_function(|pad, parent, query| {
+            // Whoever asks need not have a thread of its own for this pad.
+            query.structure().is_some_and(|s| s.name() == NEVER_WAITS)
+                || gst::Pad::query_default(pad, parent, query)
         })
         .build()
 }

@@ -4,10 +4,12 @@ mod ask;
 pub mod catalog;
 pub mod checksum;
 mod clips;
+mod cut;
 mod ear;
 mod file;
 mod imp;
 mod inbox;
+mod memory;
 mod notice;
 mod report;
 #[cfg(test)]

@@ -105,6 +105,7 @@ impl Voice {
                 .field("start", clip.start_us.max(0) as u64)
                 .field("end", clip.end_us.max(0) as u64)
                 .field("bytes", clip.bytes)
+                .field("missing", clip.missing)
                 .build(),
             Err(error) => structure.field("error", error.as_str()).build(),
         });

@@ -38,6 +38,19 @@ impl Tap {
         tap.imp().input.lock().unmarked = unmarked;
         tap
     }
+
+    /// A queue to stand behind this, in front of the decoder.
+    pub fn queue(&self) -> Result<gst::Element, glib::BoolError> {
+        // Its limits are the gate's, which knows what may be left out.
+        let queue = gst::ElementFactory::make("queue")
+            .name("decoder-queue")
+            .property("max-size-buffers", 0_u32)
+            .property("max-size-bytes", 0_u32)
+            .property("max-size-time", 0_u64)
+            .build()?;
+        *self.imp().queue.lock() = Some(queue.clone());
+        Ok(queue)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -338,14 +351,7 @@ impl TapImp {
             return;
         }
         let Some(peer) = self.srcpad.peer() else { return };
-        // Its limits are the gate's, which knows what may be left out.
-        let queue = gst::ElementFactory::make("queue")
-            .name("decoder-queue")
-            .property("max-size-buffers", 0_u32)
-            .property("max-size-bytes", 0_u32)
-            .property("max-size-time", 0_u64)
-            .build();
-        let Ok(queue) = queue else { return };
+        let Ok(queue) = self.obj().queue() else { return };
         let (Some(sink), Some(src)) = (queue.static_pad("sink"), queue.static_pad("src")) else { return };
         let stopping = shared.stopping.lock();
         let Some(pipeline) = shared.pipeline.upgrade().filter(|_| !*stopping) else { return };
@@ -357,9 +363,7 @@ impl TapImp {
             && queue.sync_state_with_parent().is_ok()
             && self.srcpad.link(&sink).is_ok();
         drop(stopping);
-        if linked {
-            *self.queue.lock() = Some(queue);
-        } else {
+        if !linked {
             shared
                 .mailbox
                 .report(shared.id, Report::Unusable("the decoder could not be given a thread".into()));
@@ -409,11 +413,11 @@ impl TapImp {
     fn query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
         match query.view_mut() {
             // The decoder decides on the form; the branch has a parser for its own.
-            gst::QueryViewMut::Caps(_)
-            | gst::QueryViewMut::AcceptCaps(_)
-            | gst::QueryViewMut::Allocation(_)
-                if self.srcpad.is_linked() =>
-            {
+            gst::QueryViewMut::Caps(_) | gst::QueryViewMut::AcceptCaps(_) if self.srcpad.is_linked() => {
+                self.srcpad.peer_query(query)
+            }
+            // Through a queue, this would wait for the decoder.
+            gst::QueryViewMut::Allocation(_) if self.srcpad.is_linked() && self.queue.lock().is_none() => {
                 self.srcpad.peer_query(query)
             }
             gst::QueryViewMut::Caps(query) => {

@@ -6,6 +6,9 @@
 
 mod address;
 mod archive;
+mod claims;
+#[cfg(test)]
+mod faults;
 mod mover;
 mod place;
 mod round;
@@ -19,8 +22,10 @@ mod tests;
 use std::sync::atomic::AtomicU64;
 
 pub use archive::Archive;
+pub(super) use claims::Claims;
 pub(super) use mover::Mover;
 pub use place::{Place, PlaceError};
+pub(super) use place::{make_folder, sync_folder};
 pub use settings::TierSettings;
 
 /// Names of the tiers, as the catalogue has them.
