@@ -13,7 +13,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::runtime::Handle;
+use crate::{output::errln, runtime::Handle};
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -90,7 +90,7 @@ fn end_now(code: u8) -> ! {
 fn give_up_later() {
     let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| {
         thread::sleep(PATIENCE);
-        eprintln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
+        errln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
         end_now(STUCK);
     });
     if watchdog.is_err() {

@@ -315,23 +315,23 @@ fn the_end_waits_for_a_branch_that_is_being_stopped() {
 fn a_branch_that_does_not_start_and_hangs_holds_up_nobody() {
     slow::register();
     let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("missing");
+    let file = folder.path().join("file");
     let graph = r#"
 [params.location]
 type = "string"
-default = "/dev/null"
+default = "/dev/zero"
 scope = "camera"
 help = "h"
 [camera]
-launch = "videotestsrc is-live=true ! filesink location=${location} testslow name=held"
+launch = "filesrc location=${location} ! identity sleep-time=20000 ! fakesink testslow name=held"
 "#;
     let hold = slow::HOLD.lock().unwrap();
-    let file = missing.join("file").display().to_string();
-    let running = Running::start(plan(graph, 2, &[(Some(1), "location", &file)])).unwrap();
+    let values = [(Some(1), "location", file.to_str().unwrap())];
+    let running = Running::start(plan(graph, 2, &values)).unwrap();
     // It does not start, and its other element does not stop; the instance answers all the same.
     wait_for("the failure", || running.source(1).filter(|source| source.error.is_some()));
     assert!(running.bin(1).is_none());
-    std::fs::create_dir(&missing).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
     drop(hold);
     wait_for("the rebuild", || running.bin(1).filter(|bin| bin.current_state() == gst::State::Playing));
     assert_eq!(running.stop(), Outcome::Finished);

@@ -11,8 +11,11 @@ use gstnvr::nvrrecordsink::{
 use indicatif::{ProgressBar, ProgressStyle};
 use nvr_core::segment::read;
 
-use super::Span;
-use crate::cli::{CommandResult, Failure};
+use super::{Span, root_is_there};
+use crate::{
+    cli::{CommandResult, Failure},
+    output::offerln,
+};
 
 /// Entries that are read at a time.
 const PAGE: u32 = 1000;
@@ -64,11 +67,11 @@ pub fn verify(store: &Store, archive: &mut Archive, span: &Span, quick: bool) ->
                 Ok(()) => {}
                 Err(Wrong::Missing) => {
                     findings.missing += 1;
-                    bar.suspend(|| println!("missing: {}", recording.file().display()));
+                    bar.suspend(|| offerln!("missing: {}", recording.file().display()));
                 }
                 Err(Wrong::Damaged(how)) => {
                     findings.damaged += 1;
-                    bar.suspend(|| println!("damaged: {}: {how}", recording.file().display()));
+                    bar.suspend(|| offerln!("damaged: {}: {how}", recording.file().display()));
                 }
             }
         }
@@ -80,12 +83,12 @@ pub fn verify(store: &Store, archive: &mut Archive, span: &Span, quick: bool) ->
 impl Findings {
     fn report(&self, quick: bool) -> CommandResult {
         for (place, (reason, count)) in &self.absent {
-            println!("not checked: {count} recordings on {place}: {reason}");
+            offerln!("not checked: {count} recordings on {place}: {reason}");
         }
         if self.headers_only > 0 && !quick {
-            println!("{} recordings have no checksum; only their headers were compared", self.headers_only);
+            offerln!("{} recordings have no checksum; only their headers were compared", self.headers_only);
         }
-        println!("{} recordings checked, {} missing, {} damaged", self.checked, self.missing, self.damaged);
+        offerln!("{} recordings checked, {} missing, {} damaged", self.checked, self.missing, self.damaged);
         if self.missing + self.damaged > 0 {
             return Err(Failure::failed("recordings are missing or damaged; they are named above"));
         }
@@ -164,15 +167,20 @@ pub fn repair(file: &Path, root: &Path, tier: &'static str) -> CommandResult {
         let Some(source) = folder.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         store.enter_new(&volume, tier, source, None, &mut done).map_err(Failure::failed)?;
     }
-    println!(
+    offerln!(
         "{} closed, {} entered, {} removed, {} could not be read, {} are known elsewhere",
-        done.closed, done.entered, done.removed, done.failed, done.doubled
+        done.closed,
+        done.entered,
+        done.removed,
+        done.failed,
+        done.doubled
     );
     Ok(())
 }
 
 /// The volume as it is; one without an identity is not a recorder's.
 fn volume(root: &Path) -> Result<Volume, Failure> {
+    root_is_there(root)?;
     let identity = root.join(gstnvr::nvrrecordsink::volume::IDENTITY);
     if !identity.exists() {
         return Err(Failure::usage(format!(
@@ -212,7 +220,7 @@ mod tests {
             event_count: 0,
             checksum: Some(Checksum::default().text()),
             tier,
-            sightings: std::collections::BTreeMap::default(),
+            sightings: BTreeMap::default(),
             cause: Cause::default(),
         };
         store.write(&[entry(&hot, "hot")]).unwrap();

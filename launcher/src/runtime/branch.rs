@@ -64,6 +64,8 @@ pub(super) struct Branch {
     /// As the source reported it, or as the launcher knows it.
     pub state: String,
     pub last_error: Option<String>,
+    /// Storage tiers that its recorder misses: name and place.
+    pub missed_tiers: BTreeSet<(String, String)>,
 }
 
 impl Branch {
@@ -77,6 +79,7 @@ impl Branch {
             abandoned: BTreeSet::new(),
             state: "starting".into(),
             last_error: None,
+            missed_tiers: BTreeSet::new(),
         }
     }
 

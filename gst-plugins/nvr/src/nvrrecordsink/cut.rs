@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use nvr_core::segment::{clip, name};
 use super::catalog::Store;
 use super::clips::Clip;
 use super::imp::CAT;
+use super::stepwise::Stepwise;
 use super::tiers::{make_folder, sync_folder};
 use super::volume::Volume;
 
@@ -23,8 +24,6 @@ const RESERVE: u64 = 16 << 20;
 const PART: &str = "part";
 /// For how long nobody takes such a file for a leftover.
 const YOUNG: Duration = Duration::from_mins(1);
-/// Bytes that are written before they go to the disk.
-const SYNC: usize = 8 << 20;
 
 fn time(us: i64) -> String {
     timestamp(us.max(0) as u64 * 1000).to_string()
@@ -183,24 +182,9 @@ fn copy(part: &Path, plan: &Plan, header: &[u8], files: &mut [File]) -> io::Resu
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(part)?;
     // Where there are no locks, its age has to do.
     let _ = file.try_lock();
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(header)?;
-    let (mut buffer, mut unsynced) = (Vec::new(), 0);
-    for piece in &plan.pieces {
-        let Some(file) = files.get_mut(piece.part) else { continue };
-        buffer.resize(piece.size as usize, 0);
-        file.seek(SeekFrom::Start(piece.at))?;
-        file.read_exact(&mut buffer)?;
-        out.write_all(&buffer)?;
-        unsynced += buffer.len();
-        // What is being recorded to the same disk waits for no more than that.
-        if unsynced >= SYNC {
-            out.flush()?;
-            out.get_ref().sync_data()?;
-            unsynced = 0;
-        }
-    }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    let mut out = BufWriter::with_capacity(1 << 20, Stepwise::new(file));
+    plan.write(header, files, &mut out, |_| {})?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
 }
 
 /// Segments that may hold something of a time, in order, by their names: what is being written is there too, and
@@ -327,7 +311,7 @@ mod tests {
         assert!(error.contains("clips-max-bytes") && error.contains(&first.bytes.to_string()), "{error}");
         limited("y", 0, 5, 2 * first.bytes).unwrap();
         assert!(save("x", 0, 5).unwrap_err().contains("clips/2/x.mp4 exists already"));
-        fs::remove_file(folder.path().join(super::super::volume::IDENTITY)).unwrap();
+        fs::remove_file(folder.path().join(IDENTITY)).unwrap();
         assert!(save("z", 0, 5).unwrap_err().contains("is it mounted?"));
     }
 

@@ -13,6 +13,7 @@ use super::super::checksum::Checksum;
 use super::super::imp::CAT;
 use super::super::worker::now_us;
 use super::mover::{Breath, Shared};
+use super::outage::{TierReport, explain};
 use super::step::{LATER, Refused, Step, Trouble, finish, remove, remove_old, settle_all};
 use super::{Claims, HOT, Place, PlaceError, TierSettings};
 
@@ -28,7 +29,15 @@ struct Known {
     place: Option<Place>,
     retry: Instant,
     backoff: Backoff,
-    complained: bool,
+    outage: Option<Outage>,
+}
+
+/// Why nothing goes to a tier.
+#[derive(Debug)]
+struct Outage {
+    text: String,
+    /// It is there, and copying to it fails: only a copy that succeeds shows that this is over.
+    copying: bool,
 }
 
 #[derive(Debug)]
@@ -155,8 +164,10 @@ impl<'a> Round<'a> {
     fn steps(&mut self, store: &Store, one: &Attached, limits: &Limits) -> Result<Vec<Step>, Trouble> {
         let stages = limits.tiers.stages();
         let mut steps = Vec::new();
+        let mut reports = Vec::new();
         let leaves = |index: usize| stages.get(index).map(|stage| stage.takes).unwrap_or_default();
-        if one.volume.check().is_ok() {
+        let hot = one.volume.check().map_err(|error| explain(&error.into(), "nothing is moved from it"));
+        if hot.is_ok() {
             steps.push(Step {
                 index: 0,
                 tier: HOT,
@@ -166,13 +177,20 @@ impl<'a> Round<'a> {
                 floor: limits.floor(),
             });
         }
+        let location = one.volume.root.display().to_string();
+        reports.push(TierReport { tier: HOT, location, error: hot.err() });
         for (index, stage) in (1..).zip(&stages) {
-            if let Some(place) = self.place(store, stage.location, &limits.tiers)? {
+            if let Some(place) = self.place(store, stage.location, limits)? {
                 let min_free = stage.min_free;
                 let floor = if index < stages.len() { min_free / 2 } else { min_free };
                 steps.push(Step { index, tier: stage.tier, place, leaves: leaves(index), min_free, floor });
             }
+            let location = Place::canonical(stage.location);
+            let outage = self.places.get(&location).and_then(|known| known.outage.as_ref());
+            let error = outage.map(|outage| outage.text.clone());
+            reports.push(TierReport { tier: stage.tier, location, error });
         }
+        limits.tally.outages.note(&reports, one.source_id);
         Ok(steps)
     }
 
@@ -181,14 +199,14 @@ impl<'a> Round<'a> {
         &mut self,
         store: &Store,
         location: &str,
-        tiers: &TierSettings,
+        limits: &Limits,
     ) -> Result<Option<Place>, Trouble> {
         let location = &Place::canonical(location);
         let known = self.places.entry(location.clone()).or_insert_with(|| Known {
             place: None,
             retry: Instant::now(),
             backoff: Backoff::default(),
-            complained: false,
+            outage: None,
         });
         if Instant::now() < known.retry {
             return Ok(None);
@@ -198,22 +216,22 @@ impl<'a> Round<'a> {
         } else {
             // What was there before has to be what is there now: an empty mount point is no empty disk.
             let wanted = store.volume_at(location)?;
-            Place::open(location, wanted.as_deref(), tiers.s3_credentials.as_deref())
+            Place::open(location, wanted.as_deref(), limits.tiers.s3_credentials.as_deref())
         };
         match opened {
             Ok(place) => {
                 if known.place.is_none() {
                     store.know_volume(place.volume())?;
                 }
-                if std::mem::take(&mut known.complained) {
-                    gst::warning!(CAT, "{location} is there again; recordings are moved to it");
+                if known.outage.as_ref().is_none_or(|outage| !outage.copying) {
+                    known.recovered(location);
                 }
-                known.backoff.reset();
                 known.place = Some(place.clone());
                 Ok(Some(place))
             }
             Err(error) => {
-                known.failed(location, &error);
+                limits.tally.failed.fetch_add(1, Ordering::Relaxed);
+                known.failed(location, &error, false);
                 Ok(None)
             }
         }
@@ -308,15 +326,21 @@ impl<'a> Round<'a> {
         let arrived = finish(store, from, to, &copied)?;
         store.moved(&refused)?;
         limits.tally.moved.fetch_add(arrived as u64, Ordering::Relaxed);
+        let location = Place::canonical(&to.place.volume().root.display().to_string());
+        let known = self.places.get_mut(&location);
         if let Some(error) = failure {
-            // Whether something was left there is seen when it is there again.
-            if !matches!(error, PlaceError::Stopped) {
-                let location = Place::canonical(&to.place.volume().root.display().to_string());
-                if let Some(known) = self.places.get_mut(&location) {
-                    known.failed(&location, &error);
-                }
+            // Whether something was left there is seen when it is there again. Neither of these is the tier's fault.
+            if !matches!(error, PlaceError::Stopped | PlaceError::Catalog(_))
+                && let Some(known) = known
+            {
+                known.failed(&location, &error, true);
             }
             return Err(error.into());
+        }
+        if let Some(known) = known
+            && !copied.is_empty()
+        {
+            known.recovered(&location);
         }
         Ok(())
     }
@@ -411,14 +435,22 @@ pub fn confirm(
 }
 
 impl Known {
-    fn failed(&mut self, location: &str, error: &PlaceError) {
-        if self.complained {
+    fn failed(&mut self, location: &str, error: &PlaceError, copying: bool) {
+        if self.outage.is_some() {
             gst::info!(CAT, "recordings still cannot be moved to {location}: {error}");
         } else {
             gst::warning!(CAT, "recordings cannot be moved to {location}, and stay where they are: {error}");
         }
-        self.complained = true;
+        let text = explain(error, "recordings wait in the tier before, and nothing is removed from this one");
+        self.outage = Some(Outage { text, copying });
         self.place = None;
         self.retry = Instant::now() + self.backoff.next_delay(0.0);
+    }
+
+    fn recovered(&mut self, location: &str) {
+        if self.outage.take().is_some() {
+            gst::warning!(CAT, "{location} is there again; recordings are moved to it");
+        }
+        self.backoff.reset();
     }
 }
