@@ -281,9 +281,9 @@ mod slow {
                     drop(HOLD.lock());
                 } else {
                     thread::sleep(Duration::from_secs(1));
+                    let branch = self.obj().parent().map(|parent| parent.name().to_string());
+                    STOPPED.lock().unwrap().extend(branch);
                 }
-                let branch = self.obj().parent().map(|parent| parent.name().to_string());
-                STOPPED.lock().unwrap().extend(branch);
             }
             self.parent_change_state(transition)
         }
