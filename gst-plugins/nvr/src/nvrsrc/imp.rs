@@ -259,6 +259,7 @@ impl NvrSrc {
 
     fn stats(&self) -> gst::Structure {
         let source_id = self.settings.lock().source_id;
+        let now = self.obj().current_running_time();
         let running = self.running.lock();
         let builder = gst::Structure::builder("nvrsrc-stats").field("source-id", source_id);
         let Some(running) = running.as_ref() else { return builder.field("state", "stopped").build() };
@@ -266,8 +267,8 @@ impl NvrSrc {
         let interval = flow.gate.lock().keyframe_interval();
         let rate = {
             let mut stream = flow.stream.lock();
-            let last = stream.last_time.map_or(0, gst::ClockTime::nseconds);
-            stream.meter.rate(last)
+            let now = stream.last_time.max(now).map_or(0, gst::ClockTime::nseconds);
+            stream.meter.rate(now)
         };
         let counters = &flow.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
