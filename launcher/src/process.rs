@@ -7,7 +7,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::runtime::Handle;
+use crate::{output::errln, runtime::Handle};
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -58,7 +58,7 @@ pub fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
 fn give_up_later() {
     let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| {
         thread::sleep(PATIENCE);
-        eprintln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
+        errln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
         exit(STUCK.into());
     });
     if watchdog.is_err() {

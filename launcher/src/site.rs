@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::{Item, TableLike};
 
 use crate::{
     diagnostics::{Collector, Problems, hint, line_of},
+    files::{MOST, read_text, toml},
     graph::{Value, toml_value},
 };
 
@@ -45,8 +45,8 @@ pub struct Site {
 pub enum SiteError {
     #[error(transparent)]
     Problems(#[from] Problems),
-    #[error("cannot read site file {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read site file {}: {why}", path.display())]
+    Read { path: PathBuf, why: String },
 }
 
 /// Parameters that are lists of tables: `[[cameras.zones]]`, `[[alerts]]`. Elements get them as JSON.
@@ -62,8 +62,7 @@ impl Site {
     /// # Errors
     /// Unreadable, or wrong: then all problems with their lines.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, SiteError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let text = text(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Ok(Self::parse(&path.display().to_string(), &text, folder, env)?)
     }
@@ -78,8 +77,7 @@ impl Site {
             let unset = if whole { "rtsp://unset" } else { "unset" };
             Some(std::env::var(name).unwrap_or_else(|_| unset.into()))
         };
-        let text =
-            fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let text = text(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Ok(Self::read(&path.display().to_string(), &text, folder, &lookup)?)
     }
@@ -98,19 +96,8 @@ impl Site {
     }
 
     fn read(file: &str, text: &str, folder: &Path, env: &Env<'_>) -> Result<Self, Problems> {
-        let mut collector = Collector::new(file);
-        let document = match Document::parse(text) {
-            Ok(document) => document,
-            Err(error) => {
-                let line = error.span().map(|span| line_of(text, span.start));
-                collector.add(line, format!("not valid TOML: {}", error.message()));
-                return Err(collector
-                    .finish()
-                    .err()
-                    .unwrap_or(Problems { file: file.into(), list: Vec::new() }));
-            }
-        };
-        let mut reader = Reader { text, folder, env, collector };
+        let document = toml(file, text)?;
+        let mut reader = Reader { text, folder, env, collector: Collector::new(file) };
         let mut site = Self { file: file.into(), ..Self::default() };
         let known = ["instance_id", "broker", "topic_prefix", "values", "alerts", "cameras"];
         for (key, item) in document.as_table() {
@@ -127,7 +114,7 @@ impl Site {
                 _ => {
                     let hint = hint(key, known);
                     let message = format!(
-                        "a site file has no key {key:?}; it takes {}{hint}. Parameter values go under [values]",
+                        "a site file has no key {key:?}; it takes {}, and parameter values under [values]{hint}",
                         known.join(", ")
                     );
                     reader.add(item, message);
@@ -136,6 +123,10 @@ impl Site {
         }
         reader.collector.finish().map(|()| site)
     }
+}
+
+fn text(path: &Path) -> Result<String, SiteError> {
+    read_text(path, MOST).map_err(|why| SiteError::Read { path: path.into(), why })
 }
 
 /// Looks up an environment variable, which may be the whole of a value or a part of it.
@@ -303,15 +294,9 @@ fn expand(text: &str, folder: &Path, env: &Env<'_>) -> Result<String, String> {
             );
         } else if let Some(path) = reference.strip_prefix("file:") {
             let path = folder.join(path);
-            let fail = |error: std::io::Error| format!("cannot read secret file {}: {error}", path.display());
-            let length = fs::metadata(&path).map_err(fail)?.len();
-            if length > MAX_SECRET {
-                return Err(format!(
-                    "secret file {} has {length} bytes; at most {MAX_SECRET} are read",
-                    path.display()
-                ));
-            }
-            result.push_str(fs::read_to_string(&path).map_err(fail)?.trim_end_matches(['\r', '\n']));
+            let secret = read_text(&path, MAX_SECRET)
+                .map_err(|why| format!("cannot read secret file {}: {why}", path.display()))?;
+            result.push_str(secret.trim_end_matches(['\r', '\n']));
         } else {
             return Err(format!(
                 "\"${{{reference}}}\" is not known here; ${{env:NAME}} and ${{file:/path}} are"
@@ -411,7 +396,7 @@ mod tests {
     #[test]
     fn a_secret_file_is_read_without_its_line_break() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("pw"), "geheim\n").unwrap();
+        std::fs::write(folder.path().join("pw"), "geheim\n").unwrap();
         let site = Site::parse("s", "broker = \"mqtt://u:${file:pw}@b\"", folder.path(), &|_| None).unwrap();
         assert_eq!(site.values["broker"].value, Value::Text("mqtt://u:geheim@b".into()));
     }

@@ -54,6 +54,7 @@ pub(crate) fn command(graph: &Graph, name: String) -> Command {
         .arg(
             Arg::new("log-format")
                 .long("log-format")
+                .value_name("FORMAT")
                 .value_parser(["text", "json"])
                 .help("Log lines as text or as JSON [default: text] [env: NVR_LOG_FORMAT]"),
         )
@@ -251,6 +252,7 @@ pub(super) fn run(
 }
 
 fn check_only(invocation: Invocation) -> CommandResult {
+    logging::check_level(&invocation.level).map_err(Failure::usage)?;
     init_gstreamer()?;
     check_graph(&invocation.plan.graph).map_err(Failure::usage)?;
     let name = invocation.plan.graph.name.clone();

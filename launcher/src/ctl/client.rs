@@ -98,16 +98,28 @@ impl Client {
     /// As [`Self::open`], and what is wrong with the connection.
     pub fn connect(broker: &Broker, more: &[String]) -> Result<Self, String> {
         let mut client = Self::open(broker, more)?;
+        client.ready()?;
+        Ok(client)
+    }
+
+    /// Waits until all that the broker remembers has been read.
+    ///
+    /// # Errors
+    /// What is wrong with the connection.
+    pub fn ready(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + CONNECT;
-        while !client.connected {
-            match client.next(deadline.saturating_duration_since(Instant::now())) {
-                Some(Event::Disconnected(why)) => return Err(why),
+        while !self.connected {
+            match self.next(deadline.saturating_duration_since(Instant::now())) {
+                // Who waits here does not try again.
+                Some(Event::Disconnected(why)) => {
+                    return Err(why.strip_suffix("; trying again").unwrap_or(&why).to_owned());
+                }
                 Some(_) => {}
                 None => return Err(format!("the broker does not answer within {} s", CONNECT.as_secs())),
             }
         }
-        while client.next(QUIET).is_some() {}
-        Ok(client)
+        while self.next(QUIET).is_some() {}
+        Ok(())
     }
 
     /// Sends a command.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::{Item, TableLike};
 
 use super::{CAMERA_BUILTINS, Graph, INSTANCE_BUILTINS, Kind, Param, Scope, Section, Value};
 use crate::{
     diagnostics::{Collector, Problems, hint, line_of},
+    files::toml,
     template::{Piece, parse_pieces},
 };
 
@@ -282,16 +283,8 @@ pub(crate) fn toml_value(item: &Item) -> Option<Value> {
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Graph, Problems> {
-    let mut collector = Collector::new(file);
-    let document = match Document::parse(text) {
-        Ok(document) => document,
-        Err(error) => {
-            let line = error.span().map(|span| line_of(text, span.start));
-            collector.add(line, format!("not valid TOML: {}", error.message()));
-            return Err(collector.finish().err().unwrap_or(Problems { file: file.into(), list: Vec::new() }));
-        }
-    };
-    let mut reader = Reader { text, collector };
+    let document = toml(file, text)?;
+    let mut reader = Reader { text, collector: Collector::new(file) };
     let root: &dyn TableLike = document.as_table();
     reader.unknown_keys(root, "a graph file", &["summary", "kind", "params", "camera", "graph"]);
     let summary = reader.string(root, "summary").unwrap_or_default();

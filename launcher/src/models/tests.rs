@@ -360,6 +360,16 @@ fn get_installs_by_name_url_and_file() {
             .contains("expected")
     );
     assert!(command::get(&folders, &known, text, None, Some("../x".into())).is_err());
+    // What a browser saves where there was no model, and what git leaves of a large file.
+    let page = folder.path().join("page.onnx");
+    for wrong in ["<!DOCTYPE html>\n<title>Übersicht</title>", "version https://git-lfs.github.com/spec/v1\n"]
+    {
+        fs::write(&page, wrong).unwrap();
+        let refused = command::get(&folders, &known, page.to_str().unwrap(), None, None).unwrap_err();
+        assert!(refused.message.contains("page.onnx: this is text and no model"), "{}", refused.message);
+    }
+    let refused = command::get(&folders, &known, "http://", Some("0".repeat(64)), None).unwrap_err();
+    assert!(refused.message.contains("is no URL that can be fetched: empty host"), "{}", refused.message);
     let unknown = command::get(&folders, &known, "yolox-nan", None, None).unwrap_err();
     assert!(unknown.message.contains("did you mean \"yolox-nano\"?"), "{}", unknown.message);
     // What a person has written about a model stays; what was written about other bytes does not.

@@ -28,6 +28,7 @@ use crate::{
         self,
         client::{Client, Event, request_id},
     },
+    files::{MOST, read_text},
     logging::{self, Format},
     output::outln,
     process,
@@ -100,7 +101,8 @@ struct File {
 pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let path = matches.get_one::<PathBuf>("rules").cloned().unwrap_or_default();
     let shown = path.display().to_string();
-    let text = fs::read_to_string(&path).map_err(|error| Failure::usage(format!("{shown}: {error}")))?;
+    let text = read_text(&path, MOST)
+        .map_err(|why| Failure::usage(format!("cannot read rules file {shown}: {why}")))?;
     let broker = ctl::broker(matches)?;
     let set: BTreeMap<String, String> =
         matches.get_many::<(String, String)>("set").into_iter().flatten().cloned().collect();

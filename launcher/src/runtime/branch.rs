@@ -63,6 +63,8 @@ pub(super) struct Branch {
     /// As the source reported it, or as the launcher knows it.
     pub state: String,
     pub last_error: Option<String>,
+    /// Storage tiers that its recorder misses: name and place.
+    pub missed_tiers: BTreeSet<(String, String)>,
 }
 
 impl Branch {
@@ -76,6 +78,7 @@ impl Branch {
             abandoned: BTreeSet::new(),
             state: "starting".into(),
             last_error: None,
+            missed_tiers: BTreeSet::new(),
         }
     }
 

@@ -381,6 +381,12 @@ impl Instance {
                     branch.state = state;
                 }
             }
+            "nvr-tier-state" => {
+                if let (Some(tier), Some(location)) = (field("tier"), field("location")) {
+                    let wrong = field("state").is_some_and(|state| state == "failing");
+                    self.note_tier(id, &tier, &location, wrong.then(|| field("reason").unwrap_or_default()));
+                }
+            }
             "nvr-model-loaded" => {
                 info!(
                     event = "model.loaded",
@@ -466,6 +472,7 @@ impl Instance {
         if let Some(branch) = self.branches.get_mut(&id) {
             branch.generation += 1;
             branch.state = "starting".into();
+            branch.missed_tiers.clear();
             branch.phase = Phase::Running(parts);
         }
         info!(event = "source.starting", source_id = id, name = camera.name, "camera {id} is starting");

@@ -32,7 +32,7 @@ const TURN: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Messages of elements after which the status is another.
-const STATES: [&str; 2] = ["nvr-source-state", "nvr-record-state"];
+const STATES: [&str; 3] = ["nvr-source-state", "nvr-record-state", "nvr-tier-state"];
 
 /// What wakes the listener.
 #[derive(Debug)]

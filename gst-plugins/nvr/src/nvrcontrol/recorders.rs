@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use gst::prelude::*;
 use nvr_core::{
-    command::{OnDemand, Recording},
+    command::{OnDemand, Recording, Tier},
     event::timestamp,
     segment::trigger::{Demand, Reason},
 };
@@ -124,6 +124,7 @@ fn describe_clip(source_id: u32, clip: &Clip) -> Value {
         "start": time(clip.start_us),
         "end": time(clip.end_us),
         "bytes": clip.bytes,
+        "missing": clip.missing,
     }})
 }
 
@@ -145,12 +146,19 @@ pub fn remind(found: &[Found], demands: &Demands) {
 
 /// What a recorder does, for the status.
 pub fn describe(found: &Found) -> Option<Recording> {
-    let report = recorder(found)?.report();
+    let recorder = recorder(found)?;
+    let report = recorder.report();
+    let tiers = recorder.tiers().into_iter().map(|report| Tier {
+        tier: report.tier.into(),
+        state: report.state().into(),
+        error: report.error,
+    });
     Some(Recording {
         state: report.doing.name().into(),
         reason: report.reason.map(|reason| Reason::name(reason).into()),
         since: report.since_us.filter(|_| report.doing == Doing::Recording).map(time),
         on_demand: report.demand.as_ref().map(on_demand),
         error: report.error,
+        tiers: tiers.collect(),
     })
 }

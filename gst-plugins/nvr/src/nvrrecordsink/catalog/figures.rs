@@ -83,7 +83,7 @@ fn no_statement_reads_all_recordings() {
     store.uploading(first[0].id, "upload").unwrap();
     store.moves(1).unwrap();
     store.arrive(&first, &other, "warm").unwrap();
-    store.point(first[0].id, &volume, "hot").unwrap();
+    store.point(&first[0].path, &other, &volume, "hot").unwrap();
     store.moved(&[first[0].id]).unwrap();
     assert!(!store.elsewhere(&volume, &first[0].path).unwrap());
     store.remove(&[&first[0]]).unwrap();

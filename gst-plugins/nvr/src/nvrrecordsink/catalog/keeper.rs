@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::super::ear::Sightings;
 use super::super::imp::CAT;
-use super::super::tiers::{Mover, Tally, TierSettings};
+use super::super::tiers::{Claims, Mover, Tally, TierSettings};
 use super::super::volume::Volume;
 use super::super::worker::now_us;
 use super::reconcile::oldest_file;
@@ -172,6 +172,8 @@ struct Desk {
     attached: Vec<Attached>,
     /// Begins with the first recorder that has tiers.
     mover: Option<Mover>,
+    /// Of the cameras at work, so that no other process moves their recordings.
+    claims: Claims,
     complained: bool,
 }
 
@@ -184,6 +186,7 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
         backlog: VecDeque::new(),
         attached: Vec::new(),
         mover: None,
+        claims: Claims::beside(path),
         complained: false,
     };
     let mut next_retention = Instant::now();
@@ -300,13 +303,17 @@ impl Desk {
         }
     }
 
-    /// Tells the thread that moves recordings who is at work.
+    /// Tells the thread that moves recordings who is at work, and whose recordings may be moved.
     fn tend_mover(&mut self) {
+        // Where the catalogue cannot be written, its disk may be gone.
+        let at_work = self.attached.iter().filter(|_| self.store.is_some());
+        self.claims.hold(&at_work.map(|a| a.source_id).collect());
         if self.mover.is_none() && self.attached.iter().any(|a| a.limits.lock().tiers.any()) {
             self.mover = Mover::start(&self.path);
         }
         if let Some(mover) = &self.mover {
-            mover.attend(self.attached.iter().filter(|a| a.settled).cloned().collect());
+            let ready = |a: &Attached| a.settled && self.claims.may_move(a.source_id);
+            mover.attend(self.attached.iter().map(|a| Attached { settled: ready(a), ..a.clone() }).collect());
         }
     }
 
@@ -368,7 +375,7 @@ impl Desk {
         if volume.check().is_err() {
             return;
         }
-        if let Some(path) = oldest_file(&volume.root, &sources) {
+        if let Some((path, _held)) = oldest_file(&volume.root, &sources) {
             match std::fs::remove_file(&path) {
                 Ok(()) => gst::info!(CAT, "the disk is full; removed {}", path.display()),
                 Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", path.display()),
@@ -377,11 +384,21 @@ impl Desk {
     }
 }
 
-/// The oldest recordings that a look has in mind. Where some live longer, they may hide others, so both are looked at.
+/// The oldest recordings that a look has in mind.
 pub fn candidates(store: &Store, wanted: &Oldest<'_>, longer: bool) -> Result<Vec<Recording>, CatalogError> {
-    let mut found = store.oldest(wanted, PASS)?;
+    oldest(store, wanted, longer, PASS)
+}
+
+/// The oldest recordings. Where some live longer, they may hide others, so both are looked at.
+pub fn oldest(
+    store: &Store,
+    wanted: &Oldest<'_>,
+    longer: bool,
+    count: u32,
+) -> Result<Vec<Recording>, CatalogError> {
+    let mut found = store.oldest(wanted, count)?;
     if longer {
-        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, PASS)?);
+        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, count)?);
         found.sort_by_key(|recording| (recording.start_us, recording.id));
         found.dedup_by_key(|recording| recording.id);
     }

@@ -19,12 +19,13 @@ use nvr_core::retention::Candidate;
 use nvr_core::segment::trigger::Reason;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
+use super::tiers::Place;
 use super::volume::Volume;
 
 pub use cause::Cause;
-pub(super) use keeper::{Attached, candidates, chosen};
+pub(super) use keeper::{Attached, PASS, candidates, chosen, oldest};
 pub use keeper::{Entry, Guard, Keeper, Limits, Order};
-pub use moves::Move;
+pub use moves::{Move, Side};
 pub use reconcile::{Repairs, describe, repair_file};
 
 /// Name of the catalogue in the directory of recordings.
@@ -415,7 +416,8 @@ impl Store {
         self.query(&rest, params![wanted.source_id, wanted.volume, count])
     }
 
-    /// Forgets recordings that are still where they were found.
+    /// Forgets recordings that are still where they were found. The number of one that went meanwhile may be
+    /// another's.
     pub fn remove(&mut self, recordings: &[&Recording]) -> Result<(), CatalogError> {
         let write = |db: &mut Connection| {
             let transaction = db.transaction()?;
@@ -423,9 +425,9 @@ impl Store {
                 transaction
                     .prepare_cached(
                         "DELETE FROM recordings WHERE id = ?1 \
-                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2)",
+                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2) AND path = ?3",
                     )?
-                    .execute(params![recording.id, recording.volume])?;
+                    .execute(params![recording.id, recording.volume, recording.path.display().to_string()])?;
             }
             transaction.commit()
         };
@@ -450,7 +452,7 @@ fn put_volume(db: &Connection, volume: &Volume) -> rusqlite::Result<()> {
         "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \
          WHERE path <> ?2",
     )?
-    .execute(params![volume.id, volume.root.display().to_string()])?;
+    .execute(params![volume.id, Place::canonical(&volume.root.display().to_string())])?;
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 //! it is whole, and files that the catalogue had not yet heard of are entered. The cost depends on what was open,
 //! never on the size of the archive.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use nvr_core::segment::mp4::{self, Medium};
@@ -32,18 +32,51 @@ pub struct Repairs {
     pub doubled: u64,
 }
 
+/// A file that nobody writes, and nobody will while this lives.
+struct Idle {
+    file: File,
+    found: Contents,
+}
+
+impl Idle {
+    /// Takes a file and cuts off what is not whole. `None` where somebody is writing it; a file without a picture is
+    /// left as it is.
+    fn take(path: &Path) -> io::Result<Option<Self>> {
+        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Ok(None);
+        }
+        let found = read::contents(&mut file)?;
+        if found.frames() > 0 && found.whole < found.size {
+            file.set_len(found.whole)?;
+            file.sync_all()?;
+        }
+        Ok(Some(Self { file, found }))
+    }
+
+    /// The checksum of what was just found to be whole: nobody has noted it.
+    fn checksum(&mut self) -> Option<String> {
+        self.file.rewind().ok()?;
+        let (read, checksum) = Checksum::of(&mut self.file, self.found.whole).ok()?;
+        (read == self.found.whole).then(|| checksum.text())
+    }
+
+    /// Whether a recorder had begun it, and there is nothing in it yet but what this recorder puts in front. The
+    /// catalogue may not have heard of it; what begins otherwise is not ours, whatever its name.
+    fn is_begun(&mut self) -> bool {
+        let mut start = Vec::new();
+        let read = self
+            .file
+            .rewind()
+            .and_then(|()| (&mut self.file).take(mp4::BRAND.len() as u64).read_to_end(&mut start));
+        // Some file systems know the length of what was never written.
+        read.is_ok() && (mp4::BRAND.starts_with(&start) || start.iter().all(|byte| *byte == 0))
+    }
+}
+
 /// Cuts off what is not whole. `None` where somebody is writing the file; a file without a picture is left as it is.
 pub fn repair_file(path: &Path) -> io::Result<Option<Contents>> {
-    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
-        return Ok(None);
-    }
-    let found = read::contents(&mut file)?;
-    if found.frames() > 0 && found.whole < found.size {
-        file.set_len(found.whole)?;
-        file.sync_all()?;
-    }
-    Ok(Some(found))
+    Ok(Idle::take(path)?.map(|idle| idle.found))
 }
 
 /// Name of the codec of a sample entry.
@@ -89,12 +122,6 @@ pub fn describe(
     })
 }
 
-/// The checksum of what was just found to be whole: nobody has noted it.
-fn checksum(path: &Path, found: &Contents) -> Option<String> {
-    let (read, checksum) = Checksum::of(&mut fs::File::open(path).ok()?, found.whole).ok()?;
-    (read == found.whole).then(|| checksum.text())
-}
-
 impl Store {
     /// Closes what was open when the recorder of a camera stopped, and enters what was not noted. The volume has to
     /// be there: what is missing from another is not missing.
@@ -121,12 +148,13 @@ impl Store {
 
     fn close(&mut self, volume: &Volume, open: &Recording, done: &mut Repairs) -> Result<(), CatalogError> {
         let file = volume.root.join(&open.path);
-        match repair_file(&file) {
+        match Idle::take(&file) {
             Ok(None) => {}
-            Ok(Some(found)) => {
-                if let Some(entry) = describe(volume, HOT, &open.path, open.source_id, open.start_us, &found)
+            Ok(Some(mut idle)) => {
+                if let Some(entry) =
+                    describe(volume, HOT, &open.path, open.source_id, open.start_us, &idle.found)
                 {
-                    self.write(&[Entry { checksum: checksum(&file, &found), ..entry }])?;
+                    self.write(&[Entry { checksum: idle.checksum(), ..entry }])?;
                     done.closed += 1;
                 } else {
                     // Ours, since the catalogue has it, and of no use to anybody.
@@ -179,14 +207,16 @@ impl Store {
                         continue;
                     }
                     let full = volume.root.join(&path);
-                    match repair_file(&full) {
+                    match Idle::take(&full) {
                         Ok(None) => {}
-                        Ok(Some(found)) => {
-                            if let Some(entry) = describe(volume, tier, &path, source_id, start_us, &found) {
-                                let checksum = since.and_then(|_| checksum(&full, &found));
+                        Ok(Some(mut idle)) => {
+                            if let Some(entry) =
+                                describe(volume, tier, &path, source_id, start_us, &idle.found)
+                            {
+                                let checksum = since.and_then(|_| idle.checksum());
                                 self.write(&[Entry { checksum, ..entry }])?;
                                 done.entered += 1;
-                            } else if remove_begun(&volume.root.join(&path)) {
+                            } else if idle.is_begun() && fs::remove_file(&full).is_ok() {
                                 done.removed += 1;
                             }
                         }
@@ -223,18 +253,6 @@ impl Store {
     }
 }
 
-/// Removes a file that a recorder had begun and in which there is no picture yet: nothing, or what this recorder puts
-/// in front. The catalogue may not have heard of it; what begins otherwise is not ours, whatever its name.
-fn remove_begun(path: &Path) -> bool {
-    let ours = || {
-        let mut start = Vec::new();
-        fs::File::open(path)?.take(mp4::BRAND.len() as u64).read_to_end(&mut start)?;
-        // Some file systems know the length of what was never written.
-        Ok::<_, io::Error>(mp4::BRAND.starts_with(&start) || start.iter().all(|byte| *byte == 0))
-    };
-    ours().unwrap_or_default() && fs::remove_file(path).is_ok()
-}
-
 /// Names in a directory, in order; none where it cannot be read.
 fn listing(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(path)
@@ -247,9 +265,9 @@ fn listing(path: &Path) -> Vec<String> {
     names
 }
 
-/// The oldest file of some cameras by its name, for when the catalogue cannot be asked. Files that are being written,
-/// and names that are not a recorder's, are left alone.
-pub fn oldest_file(root: &Path, sources: &[u32]) -> Option<PathBuf> {
+/// The oldest file of some cameras by its name, for when the catalogue cannot be asked, held so that nobody begins to
+/// write it. Files that are being written, and names that are not a recorder's, are left alone.
+pub fn oldest_file(root: &Path, sources: &[u32]) -> Option<(PathBuf, File)> {
     let first = |source: &u32| {
         let top = root.join(source.to_string());
         listing(&top).into_iter().find_map(|day| {
@@ -258,11 +276,12 @@ pub fn oldest_file(root: &Path, sources: &[u32]) -> Option<PathBuf> {
                 listing(&folder).into_iter().find_map(|file| {
                     let start_us = name::start_us(&file)?;
                     let path = folder.join(file);
-                    let idle = fs::File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
-                    idle.then_some((start_us, path))
+                    let file = File::open(&path).ok().filter(|file| file.try_lock().is_ok())?;
+                    Some((start_us, path, file))
                 })
             })
         })
     };
-    sources.iter().filter_map(first).min().map(|(_, path)| path)
+    let oldest = sources.iter().filter_map(first).min_by_key(|(start_us, ..)| *start_us);
+    oldest.map(|(_, path, file)| (path, file))
 }

@@ -1,9 +1,12 @@
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use super::*;
 use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::ear::{Seen, Sightings};
+use crate::nvrrecordsink::file;
 use crate::nvrrecordsink::volume::Volume;
 
 pub(super) const MINUTE: i64 = 60_000_000;
@@ -156,6 +159,43 @@ fn a_file_that_is_being_written_is_left_alone() {
     assert!(repair_file(&path).unwrap().is_none());
     drop(file);
     assert!(repair_file(&path).unwrap().is_some());
+}
+
+/// Leftovers are taken care of while cameras begin to record.
+#[test]
+fn a_file_that_has_just_been_made_is_no_leftover() {
+    let folder = tempfile::tempdir().unwrap();
+    let volume = volume(folder.path());
+    let (looks, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut store = Store::open(&folder.path().join(FILE)).unwrap();
+            while !done.load(Ordering::SeqCst) {
+                store.reconcile(&volume, 1).unwrap();
+                looks.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let _done = Done(&done);
+        for at in 0..200 {
+            let (file, path) = file::create(&volume.root, 1, at).unwrap();
+            // One that has begun since, and ended.
+            let wanted = looks.load(Ordering::SeqCst) + 2;
+            while looks.load(Ordering::SeqCst) < wanted {
+                thread::yield_now();
+            }
+            assert!(volume.root.join(&path).exists(), "{at}: {}", path.display());
+            drop(file);
+        }
+    });
+}
+
+/// Ends a thread of a test, also when the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use gst::prelude::*;
 use nvr_core::retention::Policy;
 
 use super::{COLD, Place, WARM};
+use crate::properties::{amount, text};
 
 /// Bytes that a lower tier keeps free.
 const MIN_FREE: u64 = 256 << 20;
@@ -68,25 +69,15 @@ fn policy(max_age: u64, max_bytes: u64) -> Policy {
 
 impl TierSettings {
     pub fn properties() -> Vec<glib::ParamSpec> {
-        let text = |name: &'static str, nick: &'static str, blurb: &'static str| {
-            glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
-        };
-        let number = |name: &'static str, nick: &'static str, blurb: &'static str, default: u64| {
-            glib::ParamSpecUInt64::builder(name)
-                .nick(nick)
-                .blurb(blurb)
-                .default_value(default)
-                .mutable_playing()
-                .build()
-        };
+        let text = |name, nick, blurb| text(name, nick, blurb, None);
         vec![
-            number(
+            amount(
                 "hot-max-age",
                 "Hot age",
                 "Seconds after which recordings go on to the next tier, 0 for never",
                 0,
             ),
-            number(
+            amount(
                 "hot-max-bytes",
                 "Hot size",
                 "Bytes of this camera's recordings above which the oldest go on to the next tier, 0 for no limit",
@@ -97,19 +88,19 @@ impl TierSettings {
                 "Warm location",
                 "Directory, or s3:https://host/bucket/prefix, of the second tier",
             ),
-            number(
+            amount(
                 "warm-max-age",
                 "Warm age",
                 "Seconds of age after which recordings go on from the warm tier to the cold one, 0 for never",
                 0,
             ),
-            number(
+            amount(
                 "warm-max-bytes",
                 "Warm size",
                 "Bytes of this camera's recordings in the warm tier above which the oldest go on, 0 for no limit",
                 0,
             ),
-            number(
+            amount(
                 "warm-min-free",
                 "Warm free space",
                 "Bytes that the warm tier keeps free; the oldest recordings go on, or out where it is the last tier",
@@ -120,13 +111,13 @@ impl TierSettings {
                 "Cold location",
                 "Directory, or s3:https://host/bucket/prefix, of the last tier",
             ),
-            number(
+            amount(
                 "cold-min-free",
                 "Cold free space",
                 "Bytes that the cold tier keeps free, at the cost of the oldest recordings",
                 MIN_FREE,
             ),
-            number(
+            amount(
                 "move-rate",
                 "Move rate",
                 "Bytes per second that moving recordings may take, 0 for no limit",
