@@ -10,12 +10,13 @@ Usage: scripts/setup.sh [--check] [--dev | --runtime]
 
 Installs what building and running need: GStreamer and its plugins, a C compiler, ONNX Runtime.
   --check    install nothing; name what is missing and exit 1 if anything is
-  --dev      also what the tests need: mosquitto, ffmpeg, openssl, cargo-nextest, cargo-deny
+  --dev      also what the tests need: mosquitto, ffmpeg, openssl, OpenGL, cargo-nextest, cargo-deny
   --runtime  only what running needs: neither headers nor a compiler nor Rust
 
 ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
 the onnxruntime Python wheel, checked against the hash in scripts/, and put into the data directory:
-NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr. No Python package is installed.
+NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr; by sudo /usr/local/share/nvr. No Python
+package is installed.
 TEXT
 }
 
@@ -31,7 +32,19 @@ for argument in "$@"; do
 done
 
 min_rust=1.92
-data_dir=${NVR_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/nvr}
+# Without a home, and as root by sudo, whose home no user's nvr-launch looks into, the folder for the whole machine.
+if [ -n "${NVR_DATA_DIR:-}" ]; then
+    data_dir=$NVR_DATA_DIR
+elif [ -n "${XDG_DATA_HOME:-}" ]; then
+    data_dir=$XDG_DATA_HOME/nvr
+elif [ -n "${HOME:-}" ] && { [ "$(id -u)" != 0 ] || [ -z "${SUDO_USER:-}" ]; }; then
+    data_dir=$HOME/.local/share/nvr
+elif [ "$(id -u)" = 0 ]; then
+    data_dir=/usr/local/share/nvr
+else
+    echo "setup: HOME is not set; set it, or NVR_DATA_DIR" >&2
+    exit 2
+fi
 missing=()
 
 say() { echo "setup: $*"; }
@@ -59,6 +72,8 @@ if ! $runtime; then
 fi
 if $dev; then
     packages+=(mosquitto mosquitto-clients ffmpeg openssl procps faketime e2fsprogs)
+    # OpenGL in software: the wall is drawn by it too.
+    packages+=(gstreamer1.0-gl libgl1-mesa-dri libegl-mesa0)
 fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
@@ -102,6 +117,9 @@ else
     done
     if $dev; then
         have mosquitto || [ -x /usr/sbin/mosquitto ] || lack "program mosquitto"
+        for element in glvideomixerelement glupload gldownload; do
+            gst-inspect-1.0 --exists "$element" 2>/dev/null || lack "GStreamer element $element"
+        done
         for tool in mosquitto_passwd mosquitto_sub ffmpeg ffprobe openssl kill; do
             have "$tool" || lack "program $tool"
         done
@@ -215,7 +233,8 @@ fi
 
 # --- Sources of the dependencies: building works offline afterwards ---------------------------------
 
-if ! $runtime && ! $check && have cargo && [ ${#missing[@]} = 0 ]; then
+# The image's build stage has these scripts before it has the sources.
+if ! $runtime && ! $check && [ -e Cargo.toml ] && have cargo && [ ${#missing[@]} = 0 ]; then
     cargo fetch --locked --quiet || lack "sources of the dependencies; see the messages of cargo above"
 fi
 

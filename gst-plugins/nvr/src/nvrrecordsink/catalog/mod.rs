@@ -7,13 +7,13 @@ mod ages;
 mod cause;
 #[cfg(test)]
 mod figures;
+#[cfg(test)]
+mod hostile;
 mod keeper;
 #[cfg(test)]
 mod keeping;
 mod leftovers;
 mod moves;
-#[cfg(test)]
-mod hostile;
 mod reconcile;
 mod room;
 mod rows;
@@ -237,7 +237,9 @@ impl Store {
         let read = || {
             let mut statement = self.db.prepare_cached("SELECT source_id FROM cameras ORDER BY source_id")?;
             let rows = statement.query_map([], |row| row.get::<_, i64>(0))?;
-            rows.map(|id| id.map(|id| u32::try_from(id).ok())).filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
+            rows.map(|id| id.map(|id| u32::try_from(id).ok()))
+                .filter_map(Result::transpose)
+                .collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error| self.fail(error))
     }

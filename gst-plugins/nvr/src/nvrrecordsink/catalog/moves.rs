@@ -197,9 +197,9 @@ impl Store {
                     entry: row.get::<_, Option<bool>>(5)?.map(|to| if to { Side::To } else { Side::From }),
                 })
             })?;
-            // Files are removed on the strength of it.
+            // A path that leads elsewhere is no recording's, and nothing is removed there.
             let ours = |one: &Move| name::source_id(&one.path) == Some(source_id);
-            rows.filter(|one| !one.as_ref().is_ok_and(|one| !ours(one))).collect::<Result<Vec<_>, _>>()
+            rows.filter(|one| one.as_ref().map_or(true, ours)).collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error| self.fail(error))
     }

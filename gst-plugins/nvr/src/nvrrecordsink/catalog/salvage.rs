@@ -59,7 +59,10 @@ impl Store {
                 }
             }
         }
-        let _ = self.db.execute("INSERT OR IGNORE INTO main.moves SELECT * FROM old.moves", []);
+        // A note without its entry would say that the recording was removed.
+        let notes = "INSERT OR IGNORE INTO main.moves SELECT * FROM old.moves m \
+                     WHERE EXISTS (SELECT 1 FROM main.recordings r WHERE r.id = m.recording_id AND r.path = m.path)";
+        let _ = self.db.execute(notes, []);
         self.db.execute("DETACH old", []).map_err(fail)?;
         Ok(recordings)
     }
