@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::{diagnostics::hint, redact::redact, template::Piece};
+use crate::{
+    diagnostics::hint,
+    redact::{redact, redact_address},
+    template::Piece,
+};
 
 /// What a parameter takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +128,12 @@ impl Param {
 
     /// The value as it may be shown: credentials removed.
     pub fn show(&self, value: &Value) -> String {
-        if self.is_secret() { "***".into() } else { redact(&value.to_string()).into_owned() }
+        match (&self.kind, value) {
+            (Kind::Secret, _) => "***".into(),
+            // One address from end to end: what looks like the end of one in a text may belong to its password.
+            (Kind::Uri, Value::Text(uri)) => redact_address(uri),
+            _ => redact(&value.to_string()).into_owned(),
+        }
     }
 
     /// Reads a value from text: a flag, an environment variable, a default that is put together.
@@ -344,6 +353,8 @@ pub(crate) mod tests {
         assert!(!secret.check(Value::Int(4711)).unwrap_err().0.contains("4711"));
         let uri = param("uri", Kind::Uri);
         assert_eq!(uri.show(&Value::Text("rtsp://a:b@c/d".into())), "rtsp://***@c/d");
+        // As some cameras have it, and as the source takes it: neither escaped nor without spaces.
+        assert_eq!(uri.show(&Value::Text("rtsp://a:my pass@c/d".into())), "rtsp://***@c/d");
         assert!(uri.parse("//a:geheim@x").unwrap_err().0.contains("got \"***@x\" ("));
     }
 
