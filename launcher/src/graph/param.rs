@@ -165,6 +165,8 @@ impl Param {
             other => other.to_string(),
         };
         let wrong = || self.wrong(&shown);
+        // Text that looks like a number or a switch, as a class or a label may: who writes it need not know that.
+        let value = if self.kind == Kind::String { Value::Text(value.to_string()) } else { value };
         if let Value::Text(text) = &value {
             if text.contains('\0') {
                 return Err(ValueError(format!("{} must not hold a NUL character", self.name)));
@@ -280,6 +282,11 @@ pub(crate) mod tests {
         let fps = param("max_fps", Kind::Float { min: 0.0, max: 1000.0 });
         assert_eq!(fps.parse("5"), Ok(Value::Float(5.0)));
         assert_eq!(fps.check(Value::Int(5)), Ok(Value::Float(5.0)));
+        let label = param("label", Kind::String);
+        for (value, text) in [(Value::Int(12), "12"), (Value::Float(0.5), "0.5"), (Value::Bool(true), "true")]
+        {
+            assert_eq!(label.check(value), Ok(Value::Text(text.into())));
+        }
         for (kind, text, message) in [
             (fps.kind.clone(), "fast", "p must be a number from 0 to 1000, got \"fast\""),
             (fps.kind.clone(), "NaN", "p must be a number from 0 to 1000, got NaN"),
