@@ -10,7 +10,7 @@ Usage: scripts/setup.sh [--check] [--dev | --runtime]
 
 Installs what building and running need: GStreamer and its plugins, a C compiler, ONNX Runtime.
   --check    install nothing; name what is missing and exit 1 if anything is
-  --dev      also what the tests need: mosquitto, ffmpeg, openssl, cargo-nextest, cargo-deny
+  --dev      also what the tests need: mosquitto, ffmpeg, openssl, OpenGL, cargo-nextest, cargo-deny
   --runtime  only what running needs: neither headers nor a compiler nor Rust
 
 ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
@@ -72,6 +72,8 @@ if ! $runtime; then
 fi
 if $dev; then
     packages+=(mosquitto mosquitto-clients ffmpeg openssl procps faketime e2fsprogs)
+    # OpenGL in software: the wall is drawn by it too.
+    packages+=(gstreamer1.0-gl libgl1-mesa-dri libegl-mesa0)
 fi
 
 installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
@@ -115,6 +117,9 @@ else
     done
     if $dev; then
         have mosquitto || [ -x /usr/sbin/mosquitto ] || lack "program mosquitto"
+        for element in glvideomixerelement glupload gldownload; do
+            gst-inspect-1.0 --exists "$element" 2>/dev/null || lack "GStreamer element $element"
+        done
         for tool in mosquitto_passwd mosquitto_sub ffmpeg ffprobe openssl kill; do
             have "$tool" || lack "program $tool"
         done

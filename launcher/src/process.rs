@@ -1,6 +1,12 @@
 //! What concerns the process as a whole: exit codes, signals, the allocator.
 
-use std::{process::exit, thread, time::Duration};
+use std::{
+    io::Write,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -48,7 +54,7 @@ pub fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
                 continue;
             }
             if asked {
-                exit(FORCED.into());
+                end_now(FORCED);
             }
             asked = true;
             handle.stop();
@@ -70,15 +76,41 @@ pub(crate) fn stop_signals() -> Vec<i32> {
     if ignored { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] }
 }
 
+static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// Threads of elements that hang are in the process for good.
+pub(crate) fn leave_behind() {
+    LEFT_BEHIND.store(true, Ordering::Relaxed);
+}
+
+/// The end of `main`.
+pub(crate) fn finish(code: u8) -> ExitCode {
+    if LEFT_BEHIND.load(Ordering::Relaxed) {
+        let _ = std::io::stdout().flush();
+        end_now(code);
+    }
+    ExitCode::from(code)
+}
+
+/// Ends the process without another word: libraries tidy up at an ordinary exit, and crash over threads that are
+/// still at work in them.
+fn end_now(code: u8) -> ! {
+    // SAFETY: the function takes any number and does not return.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(code.into())
+    }
+}
+
 /// Ends the process should its orderly end hang.
 fn give_up_later() {
     let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| {
         thread::sleep(PATIENCE);
         errln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
-        exit(STUCK.into());
+        end_now(STUCK);
     });
     if watchdog.is_err() {
-        exit(STUCK.into());
+        end_now(STUCK);
     }
 }
 
@@ -105,7 +137,30 @@ pub fn readable_temporary(folder: &std::path::Path) -> std::io::Result<tempfile:
 
 #[cfg(test)]
 mod tests {
-    use super::EXIT_CODES;
+    use std::{env, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn the_end_at_once_leaves_libraries_alone() {
+        extern "C" fn crash() {
+            std::process::abort();
+        }
+        const CHILD: &str = "NVR_TEST_ENDS_AT_ONCE";
+        if env::var_os(CHILD).is_some() {
+            // SAFETY: a function without arguments that lives as long as the program.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::atexit(crash);
+            }
+            leave_behind();
+            finish(FORCED);
+        }
+        let name = "process::tests::the_end_at_once_leaves_libraries_alone";
+        let mut child = Command::new(env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        assert_eq!(output.status.code(), Some(FORCED.into()), "{output:?}");
+    }
 
     #[test]
     fn help_and_documentation_say_the_same_of_the_exit_codes() {

@@ -181,7 +181,8 @@ impl Reader<'_> {
         } else if let Some(array) = item.as_array() {
             array.iter().map(|value| self.json(value)).collect()
         } else {
-            Err(format!("{key} must be written as [[{key}]] tables or as an array, got {}", item.type_name()))
+            let tables = if key == "alerts" { "[[alerts]]" } else { "[[cameras.zones]]" };
+            Err(format!("{key} must be written as {tables} tables or as an array, got {}", item.type_name()))
         };
         match json.map(serde_json::Value::Array) {
             Ok(json) => Some(SiteValue { value: Value::Text(json.to_string()), line: self.line(item) }),

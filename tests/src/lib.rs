@@ -4,6 +4,7 @@ pub mod control;
 pub mod data;
 pub mod detector;
 pub mod disk;
+pub mod gl;
 pub mod golden;
 pub mod markdown;
 pub mod mosquitto;

@@ -213,24 +213,44 @@ fn stopping_waits_for_no_disk() {
     agrees_with_files(&disk.root());
 }
 
+fn moved(recorder: &Recorder, count: u64) {
+    let until = Instant::now() + TIMEOUT;
+    while recorder.stat("moved") < count {
+        assert!(Instant::now() < until, "{:?}", recorder.sink.property::<gst::Structure>("stats"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// One that is there and takes nothing was back, in words, before each attempt, and missing again after it.
+#[test]
+fn a_tier_that_takes_nothing_is_missed_once_until_it_does() {
+    let (Some(hot), Some(warm)) = (Disk::new(64, &[]), Disk::new(64, &[])) else { return };
+    let tiers = format!("hot-max-age=3 warm-location={} warm-min-free=0", warm.root().display());
+    let recorder = on_disk(&hot, &tiers);
+    moved(&recorder, 1);
+    warm.remount("ro").unwrap();
+    recorder.tier("warm", "failing");
+    let before = recorder.stat("move-errors");
+    recorder.wait("three more attempts", |message| {
+        let tier = message.structure().filter(|structure| structure.name() == "nvr-tier-state");
+        assert!(tier.is_none(), "{tier:?}");
+        recorder.stat("move-errors") >= before + 3
+    });
+    warm.remount("rw").unwrap();
+    recorder.tier("warm", "ready");
+    recorder.end();
+}
+
 /// A warm tier that is unmounted and comes back: recordings wait on the hot one, and none is lost or doubled.
 #[test]
 fn a_tier_that_vanishes_is_waited_for() {
     let (Some(hot), Some(warm)) = (Disk::new(64, &[]), Disk::new(64, &[])) else { return };
     let tiers = format!("hot-max-age=3 warm-location={} warm-min-free=0", warm.root().display());
     let recorder = on_disk(&hot, &tiers);
-    let deadline = || Instant::now() + TIMEOUT;
-    let moved = |count: u64| {
-        let until = deadline();
-        while recorder.stat("moved") < count {
-            assert!(Instant::now() < until, "{:?}", recorder.sink.property::<gst::Structure>("stats"));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    moved(2);
+    moved(&recorder, 2);
     warm.pull().unwrap();
     recorder.tier("warm", "failing");
-    let until = deadline();
+    let until = Instant::now() + TIMEOUT;
     let before = recorder.stat("moved");
     let waiting = |rows: &[gstnvr::nvrrecordsink::catalog::Recording]| {
         rows.iter().filter(|row| row.tier == "hot").count()
@@ -246,7 +266,7 @@ fn a_tier_that_vanishes_is_waited_for() {
     assert_eq!(failing.as_deref(), Ok("warm"));
     warm.mount("rw").unwrap();
     recorder.tier("warm", "ready");
-    moved(before + 6);
+    moved(&recorder, before + 6);
     recorder.end();
     let rows = catalogue(&hot.root());
     let mut named: Vec<_> = rows.iter().map(gstnvr::nvrrecordsink::catalog::Recording::file).collect();

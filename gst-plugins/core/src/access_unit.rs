@@ -45,6 +45,9 @@ pub struct Assembler {
     unit: Unit,
     /// A picture has begun in it.
     picture: bool,
+    /// Where something begins after a slice that may belong to the next picture, and whether that can be decoded from
+    /// there. Some cameras repeat their parameter sets before every slice.
+    front: Option<(usize, bool)>,
     /// Where the part begins whose fragments are coming.
     fragment: Option<usize>,
     /// Something was lost since the last whole unit.
@@ -70,6 +73,7 @@ impl Assembler {
             codec,
             unit: Unit::default(),
             picture: false,
+            front: None,
             fragment: None,
             lost: false,
             marks_slices: false,
@@ -202,7 +206,11 @@ impl Assembler {
         match part(self.codec, nal) {
             Part::Slice { first, key } => {
                 if first && self.picture {
-                    self.finish();
+                    self.split();
+                }
+                // Within a picture, parsers would take it for the beginning of another one.
+                if let Some((at, _)) = self.front.take() {
+                    self.unit.data.truncate(at);
                 }
                 let begun = self.picture || first || self.lost || self.unit.damaged;
                 if !begun && self.marked == Some(self.unit.timestamp) {
@@ -215,9 +223,11 @@ impl Assembler {
             }
             Part::Front { sets } => {
                 if self.picture {
-                    self.finish();
+                    let (at, before) = self.front.unwrap_or((self.unit.data.len(), false));
+                    self.front = Some((at, before | sets));
+                } else {
+                    self.unit.keyframe |= sets;
                 }
-                self.unit.keyframe |= sets;
                 if sets {
                     self.sets.clear();
                 }
@@ -238,6 +248,15 @@ impl Assembler {
         Ok(())
     }
 
+    /// Ends the unit where its picture ends; what came after that begins the next one.
+    fn split(&mut self) {
+        let (at, sets) = self.front.take().unwrap_or((self.unit.data.len(), false));
+        let next = self.unit.data.split_off(at.min(self.unit.data.len()));
+        self.finish();
+        self.unit.data.extend_from_slice(&next);
+        self.unit.keyframe = sets;
+    }
+
     /// Ends the unit; what has no picture waits for one, for some cameras give parameter sets a time of their own.
     fn finish(&mut self) {
         self.drop_fragment();
@@ -245,6 +264,7 @@ impl Assembler {
             return;
         }
         self.picture = false;
+        self.front = None;
         let timestamp = self.unit.timestamp;
         let room = self.unit.data.len();
         let mut unit = std::mem::replace(&mut self.unit, Unit { timestamp, ..Unit::default() });
@@ -375,6 +395,39 @@ mod tests {
                 packets.iter().zip(&payloads).map(|((t, m, _), p)| packet(*t, *m, p)).collect();
             assert_eq!(units(Codec::H264, &packets).len(), expected, "{what}");
         }
+    }
+
+    /// As GStreamer's payloader does that was told to send them with every IDR unit.
+    #[test]
+    fn parameter_sets_before_every_slice_do_not_part_a_picture() {
+        let found = units(
+            Codec::H264,
+            &[
+                packet(0, false, &[0x67, 1]),
+                packet(0, false, &[0x68, 1]),
+                packet(0, false, &[0x65, 0x88]),
+                packet(0, false, &[0x67, 1]),
+                packet(0, false, &[0x68, 1]),
+                packet(0, true, &[0x65, 0x08]),
+                packet(9, true, &[0x41, 0x88]),
+                // Two pictures without marks and with one time, the second with its front.
+                packet(18, false, &[0x41, 0x88]),
+                packet(18, false, &[0x67, 2]),
+                packet(18, false, &[0x65, 0x88]),
+                packet(27, true, &[0x41, 0x88]),
+            ],
+        );
+        let set: [&[u8]; 2] = [&[0x67, 1], &[0x68, 1]];
+        assert_eq!(
+            found,
+            [
+                whole(0, true, &[set[0], set[1], &[0x65, 0x88], &[0x65, 0x08]]),
+                whole(9, false, &[&[0x41, 0x88]]),
+                whole(18, false, &[&[0x41, 0x88]]),
+                whole(18, true, &[&[0x67, 2], &[0x65, 0x88]]),
+                whole(27, false, &[&[0x41, 0x88]]),
+            ]
+        );
     }
 
     #[test]

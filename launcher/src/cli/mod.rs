@@ -57,12 +57,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return clap_exit(&error),
     };
     match result {
-        Ok(()) => ExitCode::from(process::OK),
+        Ok(()) => process::finish(process::OK),
         Err(failure) => {
             for line in failure.message.lines() {
                 errln!("nvr-launch: {}", clean(line));
             }
-            ExitCode::from(failure.code)
+            process::finish(failure.code)
         }
     }
 }

@@ -247,8 +247,14 @@ fn protocol(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         if has(arg)
             && let Some(text) = matches.get_one::<String>(arg)
         {
-            let text_only = matches!(arg, "uri" | "name" | "model" | "new" | "label");
-            params.insert(key.into(), if text_only { text.clone().into() } else { json_or_text(text) });
+            let value = match arg {
+                "uri" | "name" | "model" | "new" | "label" => text.clone().into(),
+                "commands" => serde_json::from_str(text).map_err(|error| {
+                    format!("a batch is a list such as [{{\"command\": \"pause\"}}] in JSON: {error}")
+                })?,
+                _ => json_or_text(text),
+            };
+            params.insert(key.into(), value);
         }
     }
     if has("values") {
@@ -397,6 +403,7 @@ mod tests {
             parsed("set-fps fast").unwrap_err(),
             "max_fps must be a number from 0 to 1000, got \"fast\""
         );
+        assert!(parsed("batch [1").unwrap_err().contains("EOF while parsing a list at line 1 column 2"));
         assert!(parsed("set confidence").is_err() && parsed("stop now").is_err());
         assert_eq!(
             parsed("start-recording --source 2 --label 5 --max-duration 60"),

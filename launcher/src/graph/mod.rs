@@ -87,7 +87,8 @@ impl Graph {
             return Ok(Self::parse(&format!("{}.toml", shipped.name), shipped.text)?);
         }
         let path = Path::new(name_or_path);
-        if !path.exists() {
+        // Where that cannot be seen, reading says why.
+        if !path.try_exists().unwrap_or(true) {
             let hint = hint(name_or_path, SHIPPED.iter().map(|graph| graph.name));
             return Err(GraphError::Unknown { name: name_or_path.into(), hint });
         }

@@ -185,7 +185,7 @@ fn load(path: &Path) -> Result<File, String> {
         Ok(text) => serde_json::from_str(&text)
             .map_err(|error| format!("{}: {error}; remove the file to begin anew", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(File::default()),
-        Err(error) => Err(format!("{}: {error}", path.display())),
+        Err(error) => Err(format!("{}: {error}; --state names the file to keep", path.display())),
     }
 }
 

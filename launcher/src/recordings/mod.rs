@@ -8,7 +8,7 @@ mod timeline;
 mod upkeep;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -181,7 +181,10 @@ fn check(root: &Path, file: &Path, named: bool) -> CommandResult {
         Ok(found) if found.len() == 0 => {
             wrong(format!("{shown} is empty and no catalogue; --location and --catalog say where it is"))
         }
-        Ok(_) => Ok(()),
+        Ok(_) => fs::File::open(file).map(drop).or_else(|error| wrong(format!("{shown} cannot be read: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            wrong(format!("this user may not look for {shown}"))
+        }
         Err(_) if named => wrong(format!("{shown} does not exist; --catalog names the catalogue")),
         Err(_) => root_is_there(root).and_then(|()| {
             wrong(format!(

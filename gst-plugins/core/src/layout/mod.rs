@@ -4,11 +4,13 @@
 //! with an odd corner would share its edge's colour with its neighbour.
 
 mod arrange;
+mod backend;
 mod place;
 #[cfg(test)]
 mod tests;
 
 pub use arrange::{Layout, Position, Wall, arrange};
+pub use backend::{Backend, choose};
 pub use place::{Fit, Placement, place};
 
 use crate::geometry::Rect;

@@ -17,7 +17,9 @@ use crate::properties::text;
 /// Why the settings cannot be used. Never holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("property `broker`: {0}; expected mqtt://[user:password@]host[:port] or mqtts://…")]
+    #[error(
+        "property `broker`: {0}; expected mqtt://host[:port] or mqtts://host[:port], with user:password@ before the host where they are needed"
+    )]
     Broker(String),
     #[error("property `topic-prefix`: {0}")]
     Prefix(TopicError),

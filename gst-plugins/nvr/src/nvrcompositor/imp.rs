@@ -9,7 +9,12 @@
 //! `offline-after` is shown as offline, with its last picture in grey, its name and since when.
 //!
 //! NV12 and I420 are scaled and drawn as they are, in one pass; other formats go through GStreamer's converter. The
-//! wall is kept between frames and only tiles that changed are drawn again. Frames are in system memory.
+//! wall is kept between frames and only tiles that changed are drawn again.
+//!
+//! Pictures that live in a graphics card's memory are composed there, by GStreamer's mixer for that memory: GLMemory by
+//! `glvideomixerelement`, VAMemory by `vacompositor`, CUDAMemory by `cudacompositor`. `backend=auto` goes by the caps
+//! of the cameras, and is back with the processor, with one warning, where the mixer is missing or fails. The wall is
+//! the same; it stays in that memory where what follows names it in its caps, and comes to system memory else.
 //!
 //! Detections on the cameras' pictures are carried over in pixels of the wall.
 //!
@@ -26,7 +31,7 @@
 //! ```
 //!
 //! Lock order: `state` (the streaming thread's own; nobody else waits for it while it plays) before a pad's `state`.
-//! `settings`, `spots`, `wait` and `counters` are held alone and briefly.
+//! `settings`, `spots`, `wait`, those of `devices` and `counters` are held alone and briefly.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -35,48 +40,52 @@ use std::time::Instant;
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use gst_base::{prelude::*, subclass::prelude::*};
-use gst_video::{VideoFormat, VideoFrameRef, VideoInfo};
+use gst_video::{VideoFormat, VideoInfo};
 use nvr_core::{
-    draw::{Stamp, Target, Typeface},
-    layout::{Area, arrange},
+    draw::{Stamp, Typeface},
+    layout::{Area, Backend, arrange},
     rate::RateMeter,
-    scale,
 };
 use parking_lot::Mutex;
 
 use super::{
     NvrCompositorPad,
     canvas::Canvases,
+    device::{self, Device},
+    devices::Devices,
     navigation::{Action, Spot, decide},
     pad::Picture,
-    settings::{self, MAX_SIDE, Settings},
-    tile::{self, Look, Tile},
-    view,
+    paint,
+    scene::{Scene, View},
+    settings::{self, Settings},
+    tile::{Look, Tile},
 };
 use crate::meta;
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrcompositor", gst::DebugColorFlags::empty(), Some("NVR video wall"))
 });
 
 const DEFAULT_FPS: gst::Fraction = gst::Fraction::new_raw(25, 1);
-const FORMATS: [VideoFormat; 2] = [VideoFormat::I420, VideoFormat::Nv12];
 
 /// What the stream is doing.
 #[derive(Default)]
-struct State {
-    info: Option<VideoInfo>,
+pub(super) struct State {
+    /// Caps of the wall, and what they say.
+    wall: Option<(gst::Caps, VideoInfo)>,
     /// Running number of the next frame since `origin`.
     next: u64,
     origin: gst::ClockTime,
-    canvases: Canvases,
-    tiles: BTreeMap<u64, Tile>,
+    pub canvases: Canvases,
+    pub tiles: BTreeMap<u64, Tile>,
     /// Areas and background that were drawn last, and their generation.
     arrangement: (Vec<(u64, Area)>, u32),
-    generation: u64,
+    pub generation: u64,
     version: u64,
-    typeface: Typeface,
-    clock: Option<(String, Area, Stamp)>,
+    pub typeface: Typeface,
+    pub clock: Option<(String, Area, Stamp)>,
+    /// The wall as layers, where a device composes it.
+    scene: Scene,
 }
 
 #[derive(Default)]
@@ -94,6 +103,7 @@ pub struct NvrCompositor {
     settings: Mutex<Settings>,
     state: Mutex<State>,
     counters: Mutex<Counters>,
+    devices: Devices,
     /// Where the tiles are, in their order.
     spots: Mutex<Vec<Spot>>,
     /// The wait for the next frame's time, to be cut short on the way down.
@@ -173,14 +183,12 @@ impl ElementImpl for NvrCompositor {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let sides = 2..=MAX_SIDE as i32;
-            let src = gst_video::VideoCapsBuilder::new()
-                .format_list(FORMATS)
-                .width_range(sides.clone())
-                .height_range(sides)
-                .framerate_range(gst::Fraction::new(1, 60)..=gst::Fraction::new(240, 1))
-                .build();
-            let sink = gst_video::VideoCapsBuilder::new().build();
+            let mut src = device::plain();
+            let mut sink = gst_video::VideoCapsBuilder::new().build();
+            for device in &device::DEVICES {
+                src.make_mut().append(device.output());
+                sink.make_mut().append(device.any_input());
+            }
             let src = gst::PadTemplate::with_gtype(
                 "src",
                 gst::PadDirection::Src,
@@ -255,6 +263,10 @@ impl ElementImpl for NvrCompositor {
 
 impl AggregatorImpl for NvrCompositor {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let asked = self.settings.lock().backend;
+        self.devices
+            .start(asked)
+            .map_err(|text| gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]))?;
         *self.state.lock() = State::default();
         *self.counters.lock() = Counters::default();
         self.ending.store(false, Ordering::Release);
@@ -263,6 +275,7 @@ impl AggregatorImpl for NvrCompositor {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        self.devices.close();
         *self.state.lock() = State::default();
         self.spots.lock().clear();
         for pad in self.pads() {
@@ -280,14 +293,40 @@ impl AggregatorImpl for NvrCompositor {
         Some(state.time(state.next))
     }
 
+    fn update_src_caps(&self, caps: &gst::Caps) -> Result<gst::Caps, gst::FlowError> {
+        if let Some(device) = self.devices.current() {
+            // What takes anything gets what anybody can read.
+            let named = self.obj().src_pad().peer_query_caps(None);
+            let own = caps.intersect(&device.output());
+            if device.is_named_in(&named) && !own.is_empty() {
+                return Ok(own);
+            }
+        }
+        let plain = caps.intersect(&device::plain());
+        if plain.is_empty() {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                [
+                    "What follows takes no wall in system memory, and backend={} has no other: {caps}",
+                    self.devices.name()
+                ]
+            );
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        Ok(plain)
+    }
+
     fn fixate_src_caps(&self, mut caps: gst::Caps) -> gst::Caps {
         let pads = self.pads();
         let (width, height) = self.settings.lock().size(pads.len());
         // The colours of most of the cameras, so that they need not be changed.
         let colorimetry = pads
             .iter()
-            .find_map(|pad| pad.imp().state.lock().info.as_ref().map(|info| info.colorimetry().to_string()));
+            .find_map(|pad| pad.imp().state.lock().info.clone().filter(VideoInfo::is_yuv))
+            .map(|info| info.colorimetry().to_string());
         caps.truncate();
+        let rgb = device::memory(&caps) == Backend::Gl;
         if let Some(s) = caps.make_mut().structure_mut(0) {
             s.fixate_field_nearest_int("width", i32::try_from(width).unwrap_or(i32::MAX));
             s.fixate_field_nearest_int("height", i32::try_from(height).unwrap_or(i32::MAX));
@@ -297,7 +336,7 @@ impl AggregatorImpl for NvrCompositor {
             } else {
                 s.set("pixel-aspect-ratio", gst::Fraction::new(1, 1));
             }
-            if let Some(colorimetry) = colorimetry.filter(|_| !s.has_field("colorimetry")) {
+            if let Some(colorimetry) = colorimetry.filter(|_| !rgb && !s.has_field("colorimetry")) {
                 s.set("colorimetry", colorimetry);
             }
         }
@@ -312,8 +351,10 @@ impl AggregatorImpl for NvrCompositor {
             let mut state = self.state.lock();
             // Time goes on where the rate changes.
             let next = state.time(state.next);
-            *state = State { origin: next, info: Some(info), version: state.version, ..State::default() };
+            let wall = Some((caps.clone(), info));
+            *state = State { origin: next, wall, version: state.version, ..State::default() };
         }
+        self.devices.close();
         self.parent_negotiated_src_caps(caps)
     }
 
@@ -337,10 +378,35 @@ impl AggregatorImpl for NvrCompositor {
             } else {
                 gst::warning!(CAT, imp = self, "{} sends what is no raw video: {}", pad.name(), caps.caps());
             }
-            own.imp().state.lock().info = info;
+            let mut state = own.imp().state.lock();
+            state.info = info;
+            state.caps = Some(caps.caps_owned());
             return known;
         }
         self.parent_sink_event(pad, event)
+    }
+
+    fn sink_query(&self, pad: &gst_base::AggregatorPad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(caps) => {
+                let asked = self.settings.lock().backend;
+                let mut taken = self.devices.accepted(asked);
+                if let Some(filter) = caps.filter() {
+                    taken = filter.intersect_with_mode(&taken, gst::CapsIntersectMode::First);
+                }
+                caps.set_result(&taken);
+                true
+            }
+            gst::QueryViewMut::Context(context) => self.share(context) || self.parent_sink_query(pad, query),
+            _ => self.parent_sink_query(pad, query),
+        }
+    }
+
+    fn src_query(&self, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Context(context) => self.share(context) || self.parent_src_query(query),
+            _ => self.parent_src_query(query),
+        }
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -364,6 +430,15 @@ impl AggregatorImpl for NvrCompositor {
         }
         let begin = Instant::now();
         let settings = *self.settings.lock();
+        let memory =
+            |pad: &NvrCompositorPad| pad.imp().state.lock().caps.as_ref().map(|caps| device::memory(caps));
+        let memories: Vec<Backend> = pads.iter().filter_map(memory).collect();
+        if self.devices.choose(settings.backend, &memories) {
+            gst::info!(CAT, imp = self, "drawn by {}", self.devices.name());
+            // The wall may live in another memory from now on.
+            self.obj().src_pad().mark_reconfigure();
+            return Err(gst_base::AGGREGATOR_FLOW_NEED_DATA);
+        }
         let Some((buffer, drawn, skipped)) = self.compose(&settings, &pads)? else {
             return Err(gst_base::AGGREGATOR_FLOW_NEED_DATA);
         };
@@ -385,7 +460,7 @@ impl AggregatorImpl for NvrCompositor {
 impl State {
     /// Running time of a frame.
     fn time(&self, number: u64) -> gst::ClockTime {
-        let fps = self.info.as_ref().map_or(DEFAULT_FPS, VideoInfo::fps);
+        let fps = self.wall.as_ref().map_or(DEFAULT_FPS, |(_, info)| info.fps());
         let (n, d) = (fps.numer().max(1) as u64, fps.denom().max(1) as u64);
         let since = number.mul_div_floor(d * gst::ClockTime::SECOND.nseconds(), n).unwrap_or(u64::MAX / 2);
         self.origin + gst::ClockTime::from_nseconds(since)
@@ -393,7 +468,7 @@ impl State {
 
     /// The newest frame whose time is not after `now`.
     fn due(&self, now: gst::ClockTime) -> u64 {
-        let fps = self.info.as_ref().map_or(DEFAULT_FPS, VideoInfo::fps);
+        let fps = self.wall.as_ref().map_or(DEFAULT_FPS, |(_, info)| info.fps());
         let (n, d) = (fps.numer().max(1) as u64, fps.denom().max(1) as u64);
         let since = now.saturating_sub(self.origin).nseconds();
         since.mul_div_floor(n, d * gst::ClockTime::SECOND.nseconds()).unwrap_or(0)
@@ -430,6 +505,57 @@ impl NvrCompositor {
         result != Err(gst::ClockError::Unscheduled)
     }
 
+    /// Has a device compose the wall. Gives the picture, and how many layers had something new.
+    fn compose_on(
+        &self,
+        device: &'static Device,
+        settings: &Settings,
+        pads: &[NvrCompositorPad],
+        pictures: &[Option<Picture>],
+        (caps, info): (&gst::Caps, &VideoInfo),
+    ) -> Result<(gst::Buffer, u64), String> {
+        let cameras: Vec<_> = pads.iter().map(|pad| pad.imp().uid).zip(pictures.iter().cloned()).collect();
+        let plain = VideoInfo::builder(VideoFormat::I420, info.width(), info.height())
+            .fps(info.fps())
+            .build()
+            .map_err(|error| error.to_string())?;
+        let layers = {
+            let mut state = self.state.lock();
+            let State { scene, tiles, typeface, generation, .. } = &mut *state;
+            let view = View {
+                settings,
+                generation: *generation,
+                cameras: &cameras,
+                info: &plain,
+                blends: device.blends,
+            };
+            scene.layers(&view, tiles, typeface)?
+        };
+        self.devices.compose(device, &self.obj(), &layers, caps)
+    }
+
+    /// A device has failed: with `auto` the processor goes on.
+    fn give_up(&self, device: &Device, settings: &Settings, reason: &str) -> Result<(), gst::FlowError> {
+        if settings.backend.fixed().is_some() {
+            gst::element_imp_error!(self, gst::ResourceError::Failed, ["{}", device.complaint(reason)]);
+            return Err(gst::FlowError::Error);
+        }
+        gst::element_imp_warning!(self, gst::ResourceError::Failed, ["{}", device.farewell(reason)]);
+        self.devices.give_up(device);
+        // Cameras that can send something else do.
+        for pad in self.obj().sink_pads() {
+            pad.push_event(gst::event::Reconfigure::new());
+        }
+        Ok(())
+    }
+
+    /// Gives a neighbour what devices share, such as a display.
+    fn share(&self, query: &mut gst::query::Context) -> bool {
+        let Some(context) = self.obj().context(query.context_type()) else { return false };
+        query.set_context(&context);
+        true
+    }
+
     /// Takes what has come, and draws what that changes. `None` before the format is known.
     fn compose(
         &self,
@@ -438,7 +564,7 @@ impl NvrCompositor {
     ) -> Result<Option<(gst::Buffer, u64, u64)>, gst::FlowError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let Some(info) = state.info.clone() else { return Ok(None) };
+        let Some((caps, info)) = state.wall.clone() else { return Ok(None) };
         let now = self.obj().current_running_time().filter(|_| self.playing.load(Ordering::Acquire));
         // Frames whose time has passed altogether are left out.
         let due = now.map_or(state.next, |now| state.due(now)).max(state.next);
@@ -466,13 +592,27 @@ impl NvrCompositor {
                 state.version += 1;
             }
         }
-        let drawn = self.draw(state, settings, pads, &pictures, &info);
         let detections: Vec<_> = pads
             .iter()
             .filter_map(|pad| state.tiles.get(&pad.imp().uid))
             .flat_map(|tile| tile.detections.iter().cloned())
             .collect();
         drop(guard);
+        let drawn = match self.devices.current() {
+            Some(device) => match self.compose_on(device, settings, pads, &pictures, (&caps, &info)) {
+                Err(reason) => {
+                    self.give_up(device, settings, &reason)?;
+                    // The processor has no wall but in system memory.
+                    if device.is_named_in(&caps) {
+                        self.obj().src_pad().mark_reconfigure();
+                        return Ok(None);
+                    }
+                    paint::draw(&mut self.state.lock(), settings, pads, &pictures, &info)
+                }
+                composed => composed,
+            },
+            None => paint::draw(&mut self.state.lock(), settings, pads, &pictures, &info),
+        };
         let (mut buffer, drawn) = drawn.map_err(|error| {
             gst::element_imp_error!(
                 self,
@@ -510,9 +650,9 @@ impl NvrCompositor {
         }
         let mut state = pad.imp().state.lock();
         let first = *state.heard.get_or_insert(now);
-        if let (Some(buffer), Some(info)) = (newest, state.info.clone()) {
+        if let (Some(buffer), Some(info), Some(caps)) = (newest, state.info.clone(), state.caps.clone()) {
             let number = state.picture.as_ref().map_or(0, |picture| picture.number) + 1;
-            state.picture = Some(Picture { buffer, info, number });
+            state.picture = Some(Picture { buffer, info, caps, number });
             state.heard = Some(now.max(first));
             state.counters.shown += 1;
             state.counters.late += taken - 1;
@@ -571,85 +711,6 @@ impl NvrCompositor {
             .collect()
     }
 
-    /// Brings a canvas up to date. Gives a buffer with its memory, and how many tiles had to be drawn.
-    fn draw(
-        &self,
-        state: &mut State,
-        settings: &Settings,
-        pads: &[NvrCompositorPad],
-        pictures: &[Option<Picture>],
-        info: &VideoInfo,
-    ) -> Result<(gst::Buffer, u64), String> {
-        let State { canvases, tiles, typeface, clock, generation, .. } = state;
-        let canvas = canvases.take(info).map_err(|error| error.to_string())?;
-        let buffer = canvas.buffer.get_mut().ok_or("a picture is in use")?;
-        let mut wall = VideoFrameRef::from_buffer_ref_writable(buffer, info)
-            .map_err(|_| "the memory of a picture cannot be written")?;
-        let target = {
-            let frame = view::write(&mut wall).ok_or("the format of the wall is unknown")?;
-            Target::of(&frame.as_frame())
-        };
-        let ground = background(settings.background, &target);
-        let whole = canvas.layout != *generation;
-        if whole {
-            let mut frame = view::write(&mut wall).ok_or("the format of the wall is unknown")?;
-            scale::fill(&mut frame, Area::new(0, 0, info.width(), info.height()), ground)
-                .map_err(|error| error.to_string())?;
-            canvas.layout = *generation;
-            canvas.tiles.clear();
-            canvas.clock.clear();
-        }
-        let text = if settings.clock { local_time("%Y-%m-%d  %H:%M:%S") } else { String::new() };
-        if text.is_empty() {
-            *clock = None;
-        } else if clock.as_ref().is_none_or(|(known, _, stamp)| *known != text || *stamp.target() != target) {
-            let (area, stamp) = tile::clock(target, &text, settings.spacing & !1, typeface);
-            *clock = Some((text.clone(), area, stamp));
-        }
-        let is_current = |tile: &Tile, uid: u64| canvas.tiles.get(&uid) == Some(&tile.version);
-        // A clock that changes uncovers what is under it; a tile that is drawn covers the clock.
-        let clock_area = clock.as_ref().map(|(_, area, _)| *area);
-        let under_clock = |tile: &Tile| clock_area.is_some_and(|area| area.intersects(&tile.look.area));
-        let clock_gone = canvas.clock != text && text.is_empty();
-        let redraw_clock = whole
-            || canvas.clock != text
-            || pads.iter().any(|pad| {
-                let uid = pad.imp().uid;
-                tiles.get(&uid).is_some_and(|tile| under_clock(tile) && !is_current(tile, uid))
-            });
-        if let Some(area) = clock_area.filter(|_| redraw_clock && !whole) {
-            let mut frame = view::write(&mut wall).ok_or("the format of the wall is unknown")?;
-            scale::fill(&mut frame, area, ground).map_err(|error| error.to_string())?;
-        }
-        let mut drawn = 0;
-        for (pad, picture) in pads.iter().zip(pictures) {
-            let uid = pad.imp().uid;
-            let Some(tile) = tiles.get_mut(&uid) else { continue };
-            let uncovered = redraw_clock && under_clock(tile);
-            if canvas.tiles.get(&uid) == Some(&tile.version) && !uncovered && !clock_gone {
-                continue;
-            }
-            drawn += 1;
-            // Bars stay as they are while the picture keeps its place.
-            let place = tile.shown();
-            let bars = uncovered || clock_gone || canvas.places.get(&uid) != Some(&place) || whole;
-            if let Err(error) = tile.draw(picture.as_ref(), &mut wall, bars, typeface) {
-                gst::debug!(CAT, imp = self, "{}: {error}", pad.name());
-            }
-            canvas.tiles.insert(uid, tile.version);
-            canvas.places.insert(uid, place);
-        }
-        if let Some((_, _, stamp)) = clock.as_ref().filter(|_| redraw_clock) {
-            let mut frame = view::write(&mut wall).ok_or("the format of the wall is unknown")?;
-            stamp.blend(&mut frame).map_err(|error| error.to_string())?;
-        }
-        canvas.clock = text;
-        drop(wall);
-        let shared =
-            canvas.buffer.copy_region(gst::BufferCopyFlags::MEMORY, ..).map_err(|error| error.to_string())?;
-        Ok((shared, drawn))
-    }
-
     /// Carries out what an event of the window means.
     fn navigate(&self, event: &gst::StructureRef) -> bool {
         let settings = *self.settings.lock();
@@ -683,27 +744,11 @@ impl NvrCompositor {
             .field("skipped", counters.skipped)
             .field("fps", counters.meter.rate(last).unwrap_or_default())
             .field("tiles-drawn", counters.drawn)
+            .field("backend", self.devices.name())
             .field("compose-time", counters.busy_ns / counters.frames.max(1))
             .field("pads", gst::Array::new(pads.iter().map(ToSendValue::to_send_value)))
             .build()
     }
-}
-
-/// The background in the wall's codes.
-fn background(argb: u32, target: &Target) -> [u8; 3] {
-    let (red, blue) = target.matrix.weights();
-    let [_, r, g, b] = argb.to_be_bytes().map(f32::from);
-    let y = red * r + (1.0 - red - blue) * g + blue * b;
-    let (cb, cr) = ((b - y) / (2.0 * (1.0 - blue)), (r - y) / (2.0 * (1.0 - red)));
-    let (luma, chroma, black) = match target.range {
-        nvr_core::frame::ColorRange::Full => (1.0, 1.0, 0.0),
-        nvr_core::frame::ColorRange::Limited => (219.0 / 255.0, 224.0 / 255.0, 16.0),
-    };
-    [black + y * luma, 128.0 + cb * chroma, 128.0 + cr * chroma].map(|code| code.round() as u8)
-}
-
-fn local_time(format: &str) -> String {
-    glib::DateTime::now_local().and_then(|now| now.format(format)).map_or_else(|_| String::new(), Into::into)
 }
 
 /// The time of day that was `silence` ago; with the date where that was another day.

@@ -5,9 +5,14 @@ use gst::prelude::*;
 use nvr_core::layout;
 
 mod canvas;
+mod device;
+mod devices;
 mod imp;
+mod mixer;
 mod navigation;
 mod pad;
+mod paint;
+mod scene;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -15,6 +20,37 @@ mod tile;
 mod view;
 
 pub use pad::NvrCompositorPad;
+
+/// Who draws the wall.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNvrCompositorBackend")]
+pub enum NvrCompositorBackend {
+    #[default]
+    #[enum_value(name = "Auto: where the cameras' pictures are, the processor else", nick = "auto")]
+    Auto = 0,
+    #[enum_value(name = "CPU: the processor, in system memory", nick = "cpu")]
+    Cpu = 1,
+    #[enum_value(name = "GL: OpenGL, in GLMemory", nick = "gl")]
+    Gl = 2,
+    #[enum_value(name = "VA: VA-API, in VAMemory", nick = "va")]
+    Va = 3,
+    #[enum_value(name = "CUDA: in CUDAMemory", nick = "cuda")]
+    Cuda = 4,
+}
+
+impl NvrCompositorBackend {
+    /// The one that was asked for; `None` where that is left open.
+    fn fixed(self) -> Option<layout::Backend> {
+        match self {
+            Self::Auto => None,
+            Self::Cpu => Some(layout::Backend::Cpu),
+            Self::Gl => Some(layout::Backend::Gl),
+            Self::Va => Some(layout::Backend::Va),
+            Self::Cuda => Some(layout::Backend::Cuda),
+        }
+    }
+}
 
 /// How the tiles are arranged.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, glib::Enum)]
@@ -71,6 +107,7 @@ glib::wrapper! {
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     let none = gst::PluginAPIFlags::empty();
+    NvrCompositorBackend::static_type().mark_as_plugin_api(none);
     NvrCompositorLayout::static_type().mark_as_plugin_api(none);
     NvrCompositorFit::static_type().mark_as_plugin_api(none);
     NvrCompositorPad::static_type().mark_as_plugin_api(none);

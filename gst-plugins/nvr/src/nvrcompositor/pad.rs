@@ -54,6 +54,7 @@ impl Settings {
 pub struct Picture {
     pub buffer: gst::Buffer,
     pub info: VideoInfo,
+    pub caps: gst::Caps,
     /// Counts the pictures of the pad.
     pub number: u64,
 }
@@ -62,6 +63,7 @@ pub struct Picture {
 #[derive(Debug, Default)]
 pub struct State {
     pub info: Option<VideoInfo>,
+    pub caps: Option<gst::Caps>,
     pub picture: Option<Picture>,
     /// Running time of the wall when the last picture came, or when the pad did.
     pub heard: Option<gst::ClockTime>,

@@ -5,13 +5,14 @@ use std::sync::LazyLock;
 use gst::{glib, prelude::*};
 use nvr_core::layout::Wall;
 
-use super::NvrCompositorLayout;
+use super::{NvrCompositorBackend, NvrCompositorLayout};
 
 /// A wall may be as large as four 4K screens side by side.
 pub(super) const MAX_SIDE: u32 = 16384;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Settings {
+    pub backend: NvrCompositorBackend,
     pub layout: NvrCompositorLayout,
     pub columns: u32,
     /// A source id; -1 takes the first tile.
@@ -29,6 +30,7 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            backend: NvrCompositorBackend::default(),
             layout: NvrCompositorLayout::default(),
             columns: 0,
             focus: -1,
@@ -81,6 +83,7 @@ impl Settings {
     pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) -> bool {
         const CHECKED: &str = "the type is checked by GObject";
         match pspec.name() {
+            "backend" => self.backend = value.get().expect(CHECKED),
             "layout" => self.layout = value.get().expect(CHECKED),
             "columns" => self.columns = value.get().expect(CHECKED),
             "focus" => self.focus = value.get().expect(CHECKED),
@@ -99,6 +102,7 @@ impl Settings {
 
     pub fn get(&self, pspec: &glib::ParamSpec) -> Option<glib::Value> {
         Some(match pspec.name() {
+            "backend" => self.backend.to_value(),
             "layout" => self.layout.to_value(),
             "columns" => self.columns.to_value(),
             "focus" => self.focus.to_value(),
@@ -119,6 +123,11 @@ pub(super) fn properties() -> &'static [glib::ParamSpec] {
     static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         let default = Settings::default();
         vec![
+            glib::ParamSpecEnum::builder_with_default("backend", default.backend)
+                .nick("Backend")
+                .blurb("Who draws the wall; auto = the device whose memory the cameras' pictures are in, where it works")
+                .mutable_ready()
+                .build(),
             glib::ParamSpecEnum::builder_with_default("layout", default.layout)
                 .nick("Layout")
                 .blurb("How the tiles are arranged")

@@ -12,9 +12,12 @@ use nvr_core::{
 use super::{NvrCompositorFit, pad::Picture, view};
 use crate::meta;
 
-const PANEL: Rgba = Rgba::rgb(10, 12, 14);
+pub(super) const PANEL: Rgba = Rgba::rgb(10, 12, 14);
 const FAINT: Rgba = Rgba::rgb(172, 178, 184);
 const ALERT: Rgba = Rgba::rgb(255, 176, 72);
+/// Luma beside a picture, and without one, above black.
+const BARS: u8 = 0;
+const EMPTY: u8 = 10;
 
 /// Everything that decides what a tile looks like. While it stays the same, the tile need not be drawn.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -97,6 +100,28 @@ impl Tile {
         self.placement.map_or(self.look.area, |placement| placement.target)
     }
 
+    /// Whether it shows a picture of now.
+    pub fn is_live(&self) -> bool {
+        self.placement.is_some() && self.look.notice.is_none()
+    }
+
+    /// Draws what does not move: all of a tile without a picture of now, else what is behind its picture.
+    ///
+    /// # Errors
+    /// As [`Self::draw`].
+    pub fn draw_ground(
+        &mut self,
+        picture: Option<&Picture>,
+        wall: &mut VideoFrameRef<&mut gst::BufferRef>,
+        typeface: &mut Typeface,
+    ) -> Result<(), String> {
+        if self.is_live() {
+            clear(wall, self.look.area, BARS)
+        } else {
+            self.draw(picture, wall, true, typeface)
+        }
+    }
+
     /// Draws the tile. `bars` also clears what the picture leaves of it.
     ///
     /// # Errors
@@ -114,23 +139,16 @@ impl Tile {
         }
         let shown = picture.zip(self.placement);
         {
-            let mut target = view::write(wall).ok_or("the wall's memory cannot be written")?;
-            let black = Target::of(&target.as_frame());
             if bars || shown.is_none() {
-                let empty = if shown.is_some() { [16, 128, 128] } else { [26, 128, 128] };
-                let empty = if black.range == nvr_core::frame::ColorRange::Full {
-                    [empty[0] - 16, 128, 128]
-                } else {
-                    empty
-                };
-                scale::fill(&mut target, area, empty).map_err(|error| error.to_string())?;
+                clear(wall, area, if shown.is_some() { BARS } else { EMPTY })?;
             }
         }
         let drawn = shown.map_or(Ok(()), |(picture, placement)| self.draw_picture(picture, placement, wall));
-        let mut target = view::write(wall).ok_or("the wall's memory cannot be written")?;
         if drawn.is_err() {
-            scale::fill(&mut target, area, [26, 128, 128]).map_err(|error| error.to_string())?;
-        } else if self.look.notice.is_some() && shown.is_some() {
+            clear(wall, area, EMPTY)?;
+        }
+        let mut target = view::write(wall).ok_or("the wall's memory cannot be written")?;
+        if drawn.is_ok() && self.look.notice.is_some() && shown.is_some() {
             scale::grey(&mut target, self.shown()).map_err(|error| error.to_string())?;
         }
         let stamp_target = Target::of(&target.as_frame());
@@ -249,6 +267,13 @@ impl Converter {
     }
 }
 
+/// Fills an area with grey, given above black.
+fn clear(wall: &mut VideoFrameRef<&mut gst::BufferRef>, area: Area, grey: u8) -> Result<(), String> {
+    let mut target = view::write(wall).ok_or("the wall's memory cannot be written")?;
+    let black = if target.range == nvr_core::frame::ColorRange::Full { 0 } else { 16 };
+    scale::fill(&mut target, area, [black + grey, 128, 128]).map_err(|error| error.to_string())
+}
+
 /// Size of text in an area, in pixels per em.
 fn text_size(area: Area) -> f32 {
     (area.height as f32 / 17.0).min(area.width as f32 / 22.0).clamp(11.0, 34.0)
@@ -259,13 +284,8 @@ fn texts(target: Target, area: Area, look: &Look, typeface: &mut Typeface) -> Te
     let (x, y) = (area.x as i32, area.y as i32);
     let (width, height) = (area.width as i32, area.height as i32);
     let size = text_size(area);
-    // A notice names the camera itself.
-    if look.show_label && look.notice.is_none() && height > 24 {
-        let margin = (size * 0.4).round() as i32;
-        let room = (width - 2 * margin) as f32 - size;
-        let name = Typeface::fit(&look.name, size, room);
-        let label = Print::label(typeface, &name, size, Rgba::WHITE, PANEL.with_alpha(0.62));
-        stamp.print(&label, x + margin, y + height - margin - label.height() as i32);
+    if let Some((x, y, label)) = label(area, look, typeface) {
+        stamp.print(&label, x, y);
     }
     if let Some(notice) = &look.notice {
         let card = card(&look.name, notice, size, width as f32 * 0.92, typeface);
@@ -282,6 +302,22 @@ fn texts(target: Target, area: Area, look: &Look, typeface: &mut Typeface) -> Te
         notice: look.notice.clone(),
         stamp,
     }
+}
+
+/// The label of a tile whose picture is shown in `area`, and where its top left corner is on the wall.
+pub(super) fn label(area: Area, look: &Look, typeface: &mut Typeface) -> Option<(i32, i32, Print)> {
+    let (width, height) = (area.width as i32, area.height as i32);
+    // A notice names the camera itself.
+    if !look.show_label || look.notice.is_some() || height <= 24 {
+        return None;
+    }
+    let size = text_size(area);
+    let margin = (size * 0.4).round() as i32;
+    let room = (width - 2 * margin) as f32 - size;
+    let name = Typeface::fit(&look.name, size, room);
+    let label = Print::label(typeface, &name, size, Rgba::WHITE, PANEL.with_alpha(0.62));
+    let (x, y) = (area.x as i32 + margin, area.y as i32 + height - margin - label.height() as i32);
+    Some((x, y, label))
 }
 
 /// Name and notice, one above the other on a panel.
@@ -310,16 +346,14 @@ fn card(name: &str, notice: &str, size: f32, room: f32, typeface: &mut Typeface)
     canvas
 }
 
-/// Date and time of the wall, and where they stand: the lower right corner.
-pub(super) fn clock(target: Target, text: &str, spacing: u32, typeface: &mut Typeface) -> (Area, Stamp) {
-    let size = (target.height as f32 / 44.0).clamp(11.0, 40.0);
+/// Date and time of a wall of this size, and where they stand: the lower right corner.
+pub(super) fn clock(size: (u32, u32), text: &str, spacing: u32, typeface: &mut Typeface) -> (Area, Print) {
+    let (width, height) = size;
+    let size = (height as f32 / 44.0).clamp(11.0, 40.0);
     let label = Print::label(typeface, text, size, Rgba::WHITE, PANEL.with_alpha(0.72));
     let margin = (size * 0.4).round() as u32 + spacing;
-    let (width, height) = (target.width as u32, target.height as u32);
     let x = width.saturating_sub(label.width() + margin) & !1;
     let y = height.saturating_sub(label.height() + margin) & !1;
-    let mut stamp = Stamp::new(target);
-    stamp.print(&label, x as i32, y as i32);
     let even = |n: u32| n.div_ceil(2) * 2;
-    (Area::new(x, y, even(label.width()), even(label.height())), stamp)
+    (Area::new(x, y, even(label.width()), even(label.height())), label)
 }

@@ -109,7 +109,7 @@ impl NvrControl {
         self.obj().notify("instance-id");
     }
 
-    fn shared(&self) -> Option<Arc<Shared>> {
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         self.running.lock().as_ref().map(|running| running.shared.clone())
     }
 

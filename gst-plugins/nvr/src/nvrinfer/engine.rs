@@ -546,6 +546,10 @@ fn run_batch(
         for id in ids {
             queue.slots.done(id);
         }
+        // A newer job of the same camera had to wait for this one; an idle worker may take it now.
+        if queue.slots.waiting() > 0 {
+            shared.wake.notify_all();
+        }
         for tensor in tensors {
             shared.give_tensor(&mut queue, tensor);
         }

@@ -531,6 +531,7 @@ impl ElementImpl for NvrRecordSink {
 impl NvrRecordSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
+        settings.tiers.check().map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ["{error}"]))?;
         let shared = Arc::new(Shared {
             settings: Mutex::new(settings.clone()),
             tally: Arc::new(Tally::told_by(Voice(self.obj().downgrade()))),

@@ -513,3 +513,26 @@ fn sound_without_pictures_does_not_wait_for_them() {
     }
     assert_eq!(rig.rows().len(), 1);
 }
+
+#[test]
+fn a_tier_with_an_address_that_is_none_is_an_error_at_the_start() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    for (property, location) in
+        [("cold-location", "s3:nonsense"), ("warm-location", "s3:https://store.example")]
+    {
+        let sink = gst::ElementFactory::make("nvrrecordsink")
+            .property("location", folder.path().to_str().unwrap())
+            .property(property, location)
+            .build()
+            .unwrap();
+        let bus = gst::Bus::new();
+        sink.set_bus(Some(&bus));
+        assert!(sink.set_state(gst::State::Paused).is_err());
+        let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+        let text = error.debug().unwrap_or_default();
+        assert!(text.contains(property) && text.contains("s3:https://host"), "{text}");
+        sink.set_state(gst::State::Null).unwrap();
+    }
+}

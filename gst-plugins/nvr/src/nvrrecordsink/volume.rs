@@ -69,6 +69,12 @@ impl Volume {
     /// error: the caller has seen that the volume is.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         let file = self.root.join(path);
+        // Whoever can put a link there decides on no file elsewhere.
+        for folder in file.ancestors().skip(1).take(2) {
+            if fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink()) {
+                return Err(io::Error::new(ErrorKind::InvalidInput, format!("{} is a link", folder.display())));
+            }
+        }
         match fs::remove_file(&file) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}

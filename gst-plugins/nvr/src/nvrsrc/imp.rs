@@ -28,8 +28,8 @@
 //! all that was said before. Where the camera's timestamps jump by more than 10 s from the time of arrival, they are
 //! moved back to it.
 //!
-//! With `receiver=auto`, cameras that send H.264 or H.265 over TCP without TLS are received by one thread of the process,
-//! named `nvr-receive`, with a tenth of the system calls of `rtspsrc` and none of its threads. There is no jitter buffer
+//! With `receiver=auto`, cameras that send over TCP without TLS are received by one thread of the process, named
+//! `nvr-receive`, with a tenth of the system calls of `rtspsrc` and none of its threads. There is no jitter buffer
 //! then: `latency` is what downstream is told, so that a sink that keeps time waits for late pictures. With
 //! `decode=none`, that thread looks at the socket 25 times a second and hands units straight on to a sink that never
 //! waits, such as `nvrrecordsink`; else it does as soon as something comes, and the decoder has a thread of its own.
@@ -259,6 +259,7 @@ impl NvrSrc {
 
     fn stats(&self) -> gst::Structure {
         let source_id = self.settings.lock().source_id;
+        let now = self.obj().current_running_time();
         let running = self.running.lock();
         let builder = gst::Structure::builder("nvrsrc-stats").field("source-id", source_id);
         let Some(running) = running.as_ref() else { return builder.field("state", "stopped").build() };
@@ -266,8 +267,8 @@ impl NvrSrc {
         let interval = flow.gate.lock().keyframe_interval();
         let rate = {
             let mut stream = flow.stream.lock();
-            let last = stream.last_time.map_or(0, gst::ClockTime::nseconds);
-            stream.meter.rate(last)
+            let now = stream.last_time.max(now).map_or(0, gst::ClockTime::nseconds);
+            stream.meter.rate(now)
         };
         let counters = &flow.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);

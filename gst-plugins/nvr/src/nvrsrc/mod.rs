@@ -65,7 +65,7 @@ pub enum Decode {
 #[repr(i32)]
 pub enum Receiver {
     #[default]
-    #[enum_value(name = "Auto: light for H.264 and H.265 over TCP without TLS, rtspsrc else", nick = "auto")]
+    #[enum_value(name = "Auto: light over TCP without TLS, rtspsrc else", nick = "auto")]
     Auto,
     #[enum_value(
         name = "Rtspsrc: GStreamer's element, with threads of its own for each camera",

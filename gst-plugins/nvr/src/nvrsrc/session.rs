@@ -73,7 +73,7 @@ pub struct Shared {
     hwaccel: Hwaccel,
     avoid_hardware: bool,
     decode: bool,
-    light: bool,
+    pub light: bool,
     /// Held while elements are added and started, and while the end of the connection is declared, so that nothing
     /// is started in a pipeline that is being stopped. Nothing waits for the worker with this lock held.
     pub stopping: Mutex<bool>,

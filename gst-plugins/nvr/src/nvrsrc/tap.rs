@@ -48,6 +48,20 @@ impl Tap {
             .property("max-size-bytes", 0_u32)
             .property("max-size-time", 0_u64)
             .build()?;
+        let weak = self.downgrade();
+        queue.static_pad("src").and_then(|pad| {
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                let Some(gst::PadProbeData::Buffer(buffer)) = info.data.take() else {
+                    return gst::PadProbeReturn::Ok;
+                };
+                let result = pad.peer().map_or(Err(gst::FlowError::NotLinked), |peer| peer.chain(buffer));
+                // A queue gives up on the first error.
+                let shared =
+                    weak.upgrade().and_then(|tap| tap.imp().shared.get().map(|(shared, _)| shared.clone()));
+                info.flow_res = shared.map_or(result, |shared| get_over(&shared, result));
+                gst::PadProbeReturn::Handled
+            })
+        });
         *self.imp().queue.lock() = Some(queue.clone());
         Ok(queue)
     }
@@ -144,18 +158,8 @@ impl TapImp {
         }
     }
 
-    /// To the decoder. That it can do nothing with a unit is not the end of the stream: jpegdec answers a picture
-    /// with damaged colour components with an error that is in no message and after which it works on. What the
-    /// decoder cannot get over it says on the bus, and one that gives nothing any more is noticed by its silence.
     fn push(&self, shared: &Shared, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        match self.srcpad.push(buffer) {
-            Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
-            Err(gst::FlowError::Error) if !shared.flow.stopped.load(Ordering::Relaxed) => {
-                Counters::add(&shared.flow.counters.undecodable, 1);
-                Ok(gst::FlowSuccess::Ok)
-            }
-            result => result,
-        }
+        get_over(shared, self.srcpad.push(buffer))
     }
 
     /// Running time outside of a unit. Where the camera's timestamps jumped, or lie before what an earlier connection
@@ -432,6 +436,23 @@ impl TapImp {
             gst::QueryViewMut::Allocation(_) => false,
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
+    }
+}
+
+/// What a decoder answered. That it can do nothing with a unit is not the end of the stream: jpegdec answers a picture
+/// with damaged colour components with an error that is in no message and after which it works on. What the decoder
+/// cannot get over it says on the bus, and one that gives nothing any more is noticed by its silence.
+fn get_over(
+    shared: &Shared,
+    result: Result<gst::FlowSuccess, gst::FlowError>,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    match result {
+        Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+        Err(gst::FlowError::Error) if !shared.flow.stopped.load(Ordering::Relaxed) => {
+            Counters::add(&shared.flow.counters.undecodable, 1);
+            Ok(gst::FlowSuccess::Ok)
+        }
+        result => result,
     }
 }
 

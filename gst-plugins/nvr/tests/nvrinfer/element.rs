@@ -355,6 +355,42 @@ fn a_busy_engine_costs_old_frames_and_never_waits() {
 }
 
 #[test]
+fn a_result_from_before_a_pause_or_an_outage_goes_with_no_frame_after_it() {
+    if !runtime() {
+        return;
+    }
+    let shared = [("threads", "1"), ("model-instance-id", "resume")];
+    let mut other = Camera::new("grey_a", &shared);
+    for outage in [false, true] {
+        let mut camera = Camera::new("grey_a", &[&shared[..], &[("mode", "async")]].concat());
+        assert_eq!(camera.look(0), None);
+        // One worker: whoever asked later has been served later, so the result is there.
+        other.look(0).unwrap();
+        // What comes out from here on is of the first frame.
+        camera.element.set_property("inference-interval", 1000u32);
+        let mut frame = if outage {
+            camera.frames += 200;
+            let mut frame = camera.frame(0);
+            frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+            frame
+        } else {
+            camera.element.set_property("enabled", false);
+            assert_eq!(camera.look(0), None);
+            camera.element.set_property("enabled", true);
+            camera.frame(0)
+        };
+        frame = camera.harness.push_and_pull(frame).unwrap();
+        assert_eq!(seen(&frame), None, "outage: {outage}");
+        assert_eq!(camera.look(0), None, "outage: {outage}");
+    }
+    // With neither it goes with the next frame.
+    let mut camera = Camera::new("grey_a", &[&shared[..], &[("mode", "async")]].concat());
+    camera.look(0);
+    other.look(0).unwrap();
+    assert!(camera.look(0).is_some());
+}
+
+#[test]
 fn numbers_that_are_none_are_counted_warned_of_once_and_recovered_from() {
     if !runtime() {
         return;

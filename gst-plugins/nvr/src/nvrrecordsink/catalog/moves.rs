@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use nvr_core::segment::name;
 use rusqlite::params;
 
 use super::{CatalogError, Recording, Store, sqlite};
@@ -196,7 +197,9 @@ impl Store {
                     entry: row.get::<_, Option<bool>>(5)?.map(|to| if to { Side::To } else { Side::From }),
                 })
             })?;
-            rows.collect::<Result<Vec<_>, _>>()
+            // A path that leads elsewhere is no recording's, and nothing is removed there.
+            let ours = |one: &Move| name::source_id(&one.path) == Some(source_id);
+            rows.filter(|one| one.as_ref().map_or(true, ours)).collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error| self.fail(error))
     }

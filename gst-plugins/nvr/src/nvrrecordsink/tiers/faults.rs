@@ -297,3 +297,79 @@ fn a_volume_is_known_however_its_location_was_written() {
         std::env::current_dir().unwrap().join("warm").display().to_string()
     );
 }
+
+/// What a snapshot holds is not free when it was removed.
+#[test]
+fn what_is_not_free_yet_is_not_removed_again() {
+    let tiers = Tiers::new(&[("hot-max-age", "100"), ("cold-location", "")]);
+    for age in [500, 400, 300] {
+        tiers.record(age, "small");
+    }
+    tiers.look();
+    assert_eq!(tiers.tiers_of(), [WARM; 3]);
+    let free = tiers.attached.volume.free().unwrap();
+    // Each is thought to be what is missing, and frees nothing like it.
+    let db = rusqlite::Connection::open(tiers.catalogue()).unwrap();
+    db.execute("UPDATE recordings SET bytes = ?1", [i64::try_from(free * 4).unwrap()]).unwrap();
+    tiers.set("warm-min-free", &(free * 2).to_string());
+    let shared = Shared::default();
+    let mut round = Round::new(&tiers.catalogue(), &shared);
+    for _ in 0..3 {
+        round.look(std::slice::from_ref(&tiers.attached));
+        assert_eq!(tiers.tiers_of(), [WARM; 2]);
+    }
+}
+
+/// The catalogue is what somebody wrote.
+#[test]
+fn a_note_that_leads_elsewhere_removes_nothing() {
+    let tiers = Tiers::new(&[]);
+    tiers.record(60, "recorded");
+    let theirs = tiers.folder.path().join("2026-11-21T07-12-18.123Z.mp4");
+    fs::write(&theirs, "theirs").unwrap();
+    let mut row = tiers.rows().remove(0);
+    let warm = tiers.step(1).place;
+    for path in [theirs.clone(), format!("../{}", theirs.file_name().unwrap().display()).into()] {
+        row.id += 1;
+        row.path = path;
+        tiers.store().intend(std::slice::from_ref(&row), warm.volume()).unwrap();
+    }
+    tiers.look();
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
+}
+
+/// It was damaged, and the keeper of the catalogue, perhaps another process's, has put it aside.
+#[test]
+fn a_catalogue_that_was_replaced_is_not_written_any_more() {
+    let tiers = Tiers::new(&[("hot-max-age", "100")]);
+    let shared = Shared::default();
+    let mut round = Round::new(&tiers.catalogue(), &shared);
+    let mut look = || while round.look(std::slice::from_ref(&tiers.attached)) {};
+    tiers.record(300, "in the old one");
+    look();
+    assert_eq!(tiers.tiers_of(), [WARM]);
+    for ending in ["", "-wal", "-shm"] {
+        let path = format!("{}{ending}", tiers.catalogue().display());
+        fs::rename(&path, format!("{path}.aside")).unwrap();
+    }
+    tiers.record(200, "in the new one");
+    tiers.store().know_volume(tiers.step(1).place.volume()).unwrap();
+    look();
+    assert_eq!(tiers.tiers_of(), [WARM]);
+}
+
+/// The entry could not be read any more; that is no removal.
+#[test]
+fn a_note_whose_entry_is_lost_with_the_catalogue_is_forgotten() {
+    let tiers = Tiers::new(&[]);
+    for age in [60, 50] {
+        tiers.record(age, "recorded");
+    }
+    let rows = tiers.rows();
+    tiers.store().intend(&rows, tiers.step(1).place.volume()).unwrap();
+    tiers.store().remove(&[&rows[0]]).unwrap();
+    let mut new = Store::open(&tiers.folder.path().join("new.db")).unwrap();
+    assert_eq!(new.take_over(&tiers.catalogue()).unwrap(), 1);
+    let notes: Vec<_> = new.moves(3).unwrap().into_iter().map(|one| one.path).collect();
+    assert_eq!(notes, [rows[1].path.clone()]);
+}

@@ -1,17 +1,17 @@
 //! One look after another at what has to leave which tier, and moving it.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nvr_core::backoff::Backoff;
-use nvr_core::retention::{self, Candidate, Pace, Policy};
+use nvr_core::retention::{self, Candidate, Late, Pace, Policy};
 
 use super::super::catalog::{Attached, CatalogError, Limits, Oldest, PASS, Recording, Store, chosen, oldest};
 use super::super::checksum::Checksum;
 use super::super::imp::CAT;
-use super::super::worker::now_us;
 use super::mover::{Breath, Shared};
 use super::outage::{TierReport, explain};
 use super::step::{LATER, Refused, Step, Trouble, finish, remove, remove_old, settle_all};
@@ -45,6 +45,8 @@ pub struct Round<'a> {
     catalogue: PathBuf,
     shared: &'a Shared,
     store: Option<Store>,
+    /// Of the catalogue's file.
+    inode: Option<u64>,
     places: HashMap<String, Known>,
     /// Recordings that could not be moved.
     refused: Refused,
@@ -54,6 +56,8 @@ pub struct Round<'a> {
     began: Instant,
     /// Of cameras that do not run.
     claims: Claims,
+    /// What was removed to make room, by volume.
+    late: HashMap<String, Late>,
 }
 
 impl<'a> Round<'a> {
@@ -62,17 +66,25 @@ impl<'a> Round<'a> {
             catalogue: catalogue.to_owned(),
             shared,
             store: None,
+            inode: None,
             places: HashMap::new(),
             refused: Refused::new(),
             named: HashSet::new(),
             pace: Pace::default(),
             began: Instant::now(),
             claims: Claims::beside(catalogue),
+            late: HashMap::new(),
         }
     }
 
     /// One look at all cameras. Whether there is more to do at once.
     pub fn look(&mut self, attached: &[Attached]) -> bool {
+        // It may have been replaced by another one.
+        let inode = std::fs::metadata(&self.catalogue).ok().map(|found| found.ino());
+        if inode != self.inode {
+            self.store = None;
+            self.inode = inode;
+        }
         let store = self.store.take().map_or_else(
             || Store::open(&self.catalogue).and_then(|store| store.durable().map(|()| store)),
             Ok,
@@ -141,8 +153,11 @@ impl<'a> Round<'a> {
         // From the last on, so that there is room for what comes.
         for step in steps.iter().filter(|step| step.tier != HOT).rev() {
             let ours = Ours { one, strays, policy: &limits.policy };
-            let found = in_the_way(store, step, step.floor, &ours, &HashSet::new())?;
-            failure = failure.or(remove(store, step, &found.iter().collect::<Vec<_>>()).err());
+            let missing = self.missing(step);
+            let found = in_the_way(store, step, missing, &ours, &HashSet::new())?;
+            let (bytes, result) = remove(store, step, &found.iter().collect::<Vec<_>>());
+            failure = failure.or(result.err());
+            self.removed(step, bytes);
         }
         let left: HashSet<_> = self.refused.keys().copied().chain(waiting).collect();
         for pair in steps.windows(2).rev() {
@@ -158,6 +173,31 @@ impl<'a> Round<'a> {
             }
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Bytes that have to be removed from a tier. Some disks free late what was removed, and some never.
+    fn missing(&mut self, step: &Step) -> u64 {
+        let Some(free) = step.place.free() else { return 0 };
+        let now = self.began.elapsed();
+        let late = self.late.entry(step.place.volume().id.clone()).or_default();
+        let before = late.is_vain();
+        let missing = late.missing(step.floor, free, now);
+        if late.is_vain() && !before {
+            gst::warning!(
+                CAT,
+                "removing recordings makes no room on {}; is there a snapshot that holds them? Little more is removed \
+                 until that changes",
+                step.place.volume().root.display()
+            );
+        }
+        missing
+    }
+
+    fn removed(&mut self, step: &Step, bytes: u64) {
+        let now = self.began.elapsed();
+        if let (Some(free), true) = (step.place.free(), bytes > 0) {
+            self.late.entry(step.place.volume().id.clone()).or_default().removed(bytes, free, now);
+        }
     }
 
     /// The tiers of a camera that are there, in order.
@@ -254,9 +294,10 @@ impl<'a> Round<'a> {
         found.retain(|recording| !left.contains(&recording.id));
         let used = store.used(Some(volume), camera)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-        let leaving = from.leaves.plan(&list, used, now_us());
+        let leaving = from.leaves.plan(&list, used, store.age_now_us());
         let mut leaving: Vec<_> = chosen(&found, &leaving).into_iter().cloned().collect();
-        for recording in in_the_way(store, from, from.min_free, ours, left)? {
+        let missing = from.place.free().map_or(0, |free| from.min_free.saturating_sub(free));
+        for recording in in_the_way(store, from, missing, ours, left)? {
             if !leaving.iter().any(|other| other.id == recording.id) {
                 leaving.push(recording);
             }
@@ -388,17 +429,15 @@ struct Ours<'a> {
     policy: &'a Policy,
 }
 
-/// Ours among the oldest recordings that keep a volume from having `wanted` bytes free, without those that are `left`
+/// Ours among the oldest recordings of a volume that together have the `missing` bytes, without those that are `left`
 /// alone.
 fn in_the_way(
     store: &Store,
     step: &Step,
-    wanted: u64,
+    missing: u64,
     ours: &Ours<'_>,
     left: &HashSet<i64>,
 ) -> Result<Vec<Recording>, CatalogError> {
-    let Some(free) = step.place.free() else { return Ok(Vec::new()) };
-    let missing = wanted.saturating_sub(free);
     if missing == 0 {
         return Ok(Vec::new());
     }

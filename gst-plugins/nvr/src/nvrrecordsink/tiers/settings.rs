@@ -6,6 +6,7 @@ use gst::glib;
 use gst::prelude::*;
 use nvr_core::retention::Policy;
 
+use super::address::{address, is_bucket};
 use super::{COLD, Place, WARM};
 use crate::properties::{amount, text};
 
@@ -169,6 +170,18 @@ impl TierSettings {
             }
             _ => return None,
         })
+    }
+
+    /// Whether every location is one; whether it is there is another matter.
+    ///
+    /// # Errors
+    /// Names the property and what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        for stage in self.stages().iter().filter(|stage| is_bucket(stage.location)) {
+            address(stage.location)
+                .map_err(|error| format!("property `{}-location`: {error}", stage.tier))?;
+        }
+        Ok(())
     }
 
     /// Whether there is more than the first tier.

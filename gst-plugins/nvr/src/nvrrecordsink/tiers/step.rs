@@ -7,7 +7,6 @@ use nvr_core::retention::Policy;
 
 use super::super::catalog::{CatalogError, Move, Oldest, Recording, Side, Store, candidates, chosen};
 use super::super::imp::CAT;
-use super::super::worker::now_us;
 use super::{HOT, Place, PlaceError};
 
 /// A tier of one camera that is there now.
@@ -96,7 +95,8 @@ pub fn settle_all(
     Ok(waiting)
 }
 
-/// The entry says which file counts. Where that one is missing, the other one does; without an entry, none does.
+/// The entry says which file counts. Where that one is missing, the other one does. Without an entry the copy does not,
+/// and the old file, if there is one, is nobody's to remove.
 fn settle(store: &mut Store, one: &Move, from: &Step, to: &Step) -> Result<(), Trouble> {
     let (old, new) = (from.place.size(&one.path)?.is_some(), to.place.size(&one.path)?.is_some());
     // A volume that vanished meanwhile has lost no file.
@@ -110,11 +110,7 @@ fn settle(store: &mut Store, one: &Move, from: &Step, to: &Step) -> Result<(), T
         (Some(Side::From), false, true) => {
             store.point(&one.path, from.place.volume(), to.place.volume(), to.tier)?;
         }
-        (None, _, _) => {
-            from.place.remove(&one.path)?;
-            to.place.discard(&one.path, one.upload.as_deref())?;
-        }
-        (Some(_), _, _) => to.place.discard(&one.path, one.upload.as_deref())?,
+        (_, _, _) => to.place.discard(&one.path, one.upload.as_deref())?,
     }
     gst::info!(CAT, "{}: an interrupted move was brought to an end", one.path.display());
     store.moved(&[one.recording_id])?;
@@ -146,28 +142,28 @@ pub fn remove_old(store: &mut Store, steps: &[Step], source_id: u32, policy: &Po
         let wanted = Oldest { volume: Some(volume), source_id: Some(source_id), plain: false };
         let found = candidates(store, &wanted, longer)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-        let old = Policy { max_bytes: None, ..*policy }.plan(&list, 0, now_us());
+        let old = Policy { max_bytes: None, ..*policy }.plan(&list, 0, store.age_now_us());
         // One tier that lets nothing go is no reason for the others to keep it.
-        failure = failure.or(remove(store, step, &chosen(&found, &old)).err());
+        failure = failure.or(remove(store, step, &chosen(&found, &old)).1.err());
     }
     if policy.max_bytes.is_some() {
         let found = candidates(store, &Oldest { source_id: Some(source_id), ..Oldest::default() }, longer)?;
         let list: Vec<_> = found.iter().map(Recording::candidate).collect();
         let used = store.used(None, source_id)?;
-        let over = Policy { max_age_us: None, ..*policy }.plan(&list, used, now_us());
+        let over = Policy { max_age_us: None, ..*policy }.plan(&list, used, store.age_now_us());
         let over = chosen(&found, &over);
         for step in steps {
             let here = over.iter().copied().filter(|recording| recording.volume == step.place.volume().id);
-            failure = failure.or(remove(store, step, &here.collect::<Vec<_>>()).err());
+            failure = failure.or(remove(store, step, &here.collect::<Vec<_>>()).1.err());
         }
     }
     failure.map_or(Ok(()), Err)
 }
 
-/// Removes recordings from a tier, and forgets those that went.
-pub fn remove(store: &mut Store, step: &Step, recordings: &[&Recording]) -> Result<(), Trouble> {
+/// Removes recordings from a tier, and forgets those that went. How many bytes that were.
+pub fn remove(store: &mut Store, step: &Step, recordings: &[&Recording]) -> (u64, Result<(), Trouble>) {
     if recordings.is_empty() {
-        return Ok(());
+        return (0, Ok(()));
     }
     let mut gone = Vec::new();
     let mut failure = None;
@@ -183,8 +179,12 @@ pub fn remove(store: &mut Store, step: &Step, recordings: &[&Recording]) -> Resu
             }
         }
     }
-    // A volume that vanished meanwhile has lost no file.
-    step.place.check()?;
-    store.remove(&gone)?;
-    failure.map_or(Ok(()), |error| Err(error.into()))
+    let bytes = gone.iter().map(|recording| recording.bytes).sum();
+    let forget = || -> Result<(), Trouble> {
+        // A volume that vanished meanwhile has lost no file.
+        step.place.check()?;
+        store.remove(&gone)?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
+    };
+    (bytes, forget())
 }

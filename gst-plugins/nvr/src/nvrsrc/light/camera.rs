@@ -10,7 +10,7 @@ use std::{
 
 use gst::prelude::*;
 use nvr_core::{
-    access_unit::Assembler,
+    access_unit::{self, Assembler, Refusal},
     detection::{CaptureTime, Clock, FrameFacts},
     interleaved::{self, Item, Message},
     rtp::{self, Order, Packet, Sequence, Unroll},
@@ -35,7 +35,7 @@ const QUESTIONS: usize = 4;
 pub enum Form {
     /// They are put together here.
     Units(Assembler),
-    /// A depayloader takes them as they are.
+    /// A depayloader takes them as they are. Of those with one timestamp it keeps all.
     Packets,
 }
 
@@ -54,6 +54,8 @@ pub struct Track {
     /// Nanoseconds since 1970, and the ticks for it.
     report: Option<(u64, i64)>,
     discont: bool,
+    /// The timestamp of the last packet for a depayloader, and bytes with that.
+    pile: (u32, usize),
 }
 
 impl Track {
@@ -71,6 +73,7 @@ impl Track {
             skew: Skew::default(),
             report: None,
             discont: true,
+            pile: (0, 0),
         }
     }
 
@@ -106,6 +109,11 @@ impl Track {
         match &mut self.form {
             Form::Packets => {
                 self.discont |= gap;
+                let before = if self.pile.0 == packet.timestamp { self.pile.1 } else { 0 };
+                self.pile = (packet.timestamp, before + data.len());
+                if self.pile.1 > access_unit::LIMIT {
+                    return Err(Trouble::Lost(Refusal::TooLarge.to_string()));
+                }
                 let mut buffer = gst::Buffer::from_slice(data.to_vec());
                 self.stamp(&mut buffer, packet.timestamp, now);
                 self.push(buffer)
@@ -140,9 +148,12 @@ impl Track {
     fn stamp(&mut self, buffer: &mut gst::Buffer, timestamp: u32, now: gst::ClockTime) {
         let ticks = self.unroll.ticks(timestamp);
         let placed = self.skew.place(rtp::nanoseconds(ticks, self.rate), now.nseconds());
+        gst::trace!(CAT, "channel {}: {timestamp} at {now} is {placed:?}", self.channel);
         let buffer = buffer.make_mut();
-        buffer.set_pts(gst::ClockTime::from_nseconds(placed.time.min(u64::MAX - 1)));
-        buffer.set_dts(now);
+        // Parsers make up a decoding time where there is none, and move pictures that would be shown before it.
+        let time = gst::ClockTime::from_nseconds(placed.time.min(u64::MAX - 1));
+        buffer.set_pts(time);
+        buffer.set_dts(time);
         if std::mem::take(&mut self.discont) || placed.jumped {
             buffer.set_flags(gst::BufferFlags::DISCONT);
         }

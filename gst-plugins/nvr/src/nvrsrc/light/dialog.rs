@@ -88,7 +88,10 @@ pub fn begin(talk: &mut Talk, uri: &mut String, audio: bool, stop: &Stop) -> Res
         tracks.push(Track::new(agreed, wish.kind, wish.rate, wish.caps, wish.form));
     }
     *uri = resolve(&base, sdp.attribute_val("control"))?;
-    talk.ask("PLAY", uri, &[("Range", "npt=0.000-")], stop)?;
+    // A live camera says so, and takes the beginning for a place to go back to.
+    let live = sdp.medias().map(|media| media.attribute_val("range")).chain([sdp.attribute_val("range")]);
+    let live = live.flatten().any(|range| range.starts_with("npt=now"));
+    talk.ask("PLAY", uri, &[("Range", if live { "npt=now-" } else { "npt=0.000-" })], stop)?;
     Ok(Agreed { tracks, parameters, timeout: timeout.unwrap_or(rtsp::SESSION) })
 }
 
@@ -131,11 +134,12 @@ fn choose(sdp: &SDPMessage, audio: bool) -> Result<Vec<Wanted<'_>>, Trouble> {
             .filter(|rate| *rate > 0)
             .ok_or_else(|| Trouble::Beyond("a stream without a clock".into()))?;
         let video = kind == "video";
-        let (caps, form) = if video { units(structure)? } else { (caps.clone(), Form::Packets) };
+        let units = if video { units(structure) } else { None };
+        let (caps, form) = units.unwrap_or_else(|| (caps.clone(), Form::Packets));
         wanted.push(Wanted { media, caps, kind: number, rate, form, video });
     }
     if wanted.first().is_none_or(|wish| !wish.video) {
-        return Err(Trouble::Beyond("no video in it that can be put together here".into()));
+        return Err(Trouble::Beyond("no video in it that can be taken out of RTP here".into()));
     }
     Ok(wanted)
 }
@@ -149,19 +153,18 @@ fn stream(media: &SDPMediaRef) -> Option<(gst::Caps, u8)> {
     Some((caps, number))
 }
 
-/// H.264 and H.265 are put together here; the rest of the video is left to others.
-fn units(rtp: &gst::StructureRef) -> Result<(gst::Caps, Form), Trouble> {
+/// H.264 and H.265 are put together here; the rest is left to depayloaders.
+fn units(rtp: &gst::StructureRef) -> Option<(gst::Caps, Form)> {
     let encoding = rtp.get::<&str>("encoding-name").unwrap_or_default().to_ascii_uppercase();
     let (codec, name, fields) = match encoding.as_str() {
         "H264" => (Codec::H264, "video/x-h264", &["sprop-parameter-sets"][..]),
         "H265" => (Codec::H265, "video/x-h265", &["sprop-vps", "sprop-sps", "sprop-pps"][..]),
-        other => return Err(Trouble::Beyond(format!("video of the kind {other}"))),
+        _ => return None,
     };
     let number = |field: &str| rtp.get::<&str>(field).ok().and_then(|text| text.parse::<u32>().ok());
-    if number("packetization-mode") == Some(2)
-        || number("sprop-max-don-diff").is_some_and(|difference| difference > 0)
-    {
-        return Err(Trouble::Beyond("packets in the interleaved order".into()));
+    // Packets in an order of their own.
+    if number("packetization-mode") == Some(2) || number("sprop-max-don-diff").is_some_and(|most| most > 0) {
+        return None;
     }
     let sets: Vec<Vec<u8>> = fields
         .iter()
@@ -172,7 +175,7 @@ fn units(rtp: &gst::StructureRef) -> Result<(gst::Caps, Form), Trouble> {
         .collect();
     let caps =
         gst::Caps::builder(name).field("stream-format", "byte-stream").field("alignment", "au").build();
-    Ok((caps, Form::Units(Assembler::new(codec, sets.iter().map(Vec::as_slice)))))
+    Some((caps, Form::Units(Assembler::new(codec, sets.iter().map(Vec::as_slice)))))
 }
 
 #[cfg(test)]
@@ -220,9 +223,9 @@ mod tests {
             (vec![H264, ODD, PCMA], true, Ok(vec![video, audio])),
             (vec![H264, ODD], true, Ok(vec![video])),
             (vec![PCMA], true, Err("no video")),
-            (vec!["m=video 0 RTP/AVP 26\r\n"], true, Err("JPEG")),
+            (vec!["m=video 0 RTP/AVP 26\r\n"], true, Ok(vec![(26, 90_000, true)])),
             (vec!["m=video 0 RTP/SAVP 96\r\na=rtpmap:96 H264/90000\r\n"], true, Err("encrypted")),
-            (vec![H264, "a=fmtp:96 packetization-mode=2\r\n"], true, Err("interleaved")),
+            (vec![H264, "a=fmtp:96 packetization-mode=2\r\n"], true, Ok(vec![video])),
             (vec!["m=video 0 RTP/AVP 400\r\n"], true, Err("no video")),
         ] {
             match (chosen(&media.concat(), with), expected) {

@@ -1,9 +1,8 @@
 //! Receives RTSP over TCP with little work: one thread for all cameras of the process, no jitter buffer, no session of
-//! RTP, and for H.264 and H.265 no element but those that `rtspsrc` has behind it. What this cannot do (UDP, TLS, other
-//! video) is left to `rtspsrc`.
+//! RTP, and for H.264 and H.265 no depayloader. What this cannot do (UDP, TLS, tunnels) is left to `rtspsrc`.
 //!
-//! A camera is hostile: `interleaved` and `access_unit` of the core bound what it makes grow, the receiving thread bounds
-//! its turn, and a panic is the end of one connection.
+//! A camera is hostile: `interleaved` and `access_unit` of the core bound what it makes grow, the thread that receives
+//! bounds its turn, and a panic is the end of one connection.
 
 mod camera;
 mod dialog;
@@ -189,10 +188,11 @@ impl Connection {
             // From here on what is pushed is refused.
             let _ = pad.set_active(false);
         }
+        let live = self.link.live.lock().take();
+        // After that lock: whoever held it has handed the camera over.
         if let Some(receiver) = receiver() {
             receiver.remove(&self.link, TEARDOWN);
         }
-        let live = self.link.live.lock().take();
         match live {
             Some(live) => live.talk.end(&live.uri, TEARDOWN),
             // Nothing is ever sent: the other end is dropped.

@@ -1,6 +1,9 @@
 //! What the wall looks like, next to pictures that a person has looked at: by structural similarity, so that another
 //! rounding is no failure. With `NVR_WRITE_GOLDEN=1` the pictures are written anew; look at them before they are kept.
 
+mod devices;
+mod gl;
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
