@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -40,15 +40,19 @@ pub const EXIT_CODES: &str = "Exit codes:
 /// How long an orderly end may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// First SIGINT or SIGTERM: an orderly end. Second: the end.
+/// First SIGINT, SIGTERM or SIGHUP: an orderly end. A second SIGINT or SIGTERM: the end. Who closes a terminal may well
+/// send more than one SIGHUP.
 ///
 /// # Errors
 /// The signal handlers cannot be installed.
 pub fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new(stop_signals())?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut asked = false;
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if asked && signal == SIGHUP {
+                continue;
+            }
             if asked {
                 end_now(FORCED);
             }
@@ -58,6 +62,18 @@ pub fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// The signals that ask for an orderly end. A SIGHUP that is ignored, as under nohup, stays ignored.
+pub(crate) fn stop_signals() -> Vec<i32> {
+    // SAFETY: a null pointer for the new action only asks for the present one, for which there is room.
+    #[allow(unsafe_code)]
+    let ignored = unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(SIGHUP, std::ptr::null(), &raw mut present) == 0
+            && present.sa_sigaction == libc::SIG_IGN
+    };
+    if ignored { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] }
 }
 
 static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);

@@ -11,6 +11,7 @@ use crate::{
     diagnostics::{Collector, Problems, hint, line_of},
     files::{MOST, read_text, toml},
     graph::{Value, toml_value},
+    values::MOST_CAMERAS,
 };
 
 /// A value of a site file with its line.
@@ -51,8 +52,8 @@ pub enum SiteError {
 
 /// Parameters that are lists of tables: `[[cameras.zones]]`, `[[alerts]]`. Elements get them as JSON.
 const STRUCTURED: [&str; 2] = ["zones", "alerts"];
-/// Cameras per site file; ids and threads are made for tens, not for thousands.
-const MAX_CAMERAS: usize = 1024;
+/// What stands for a variable that is missing where a file is only checked.
+pub const UNSET: &str = "unset";
 /// A secret file is a password, not a film.
 const MAX_SECRET: u64 = 64 * 1024;
 
@@ -74,8 +75,8 @@ impl Site {
     /// As [`Self::load`].
     pub fn load_to_check(path: &Path) -> Result<Self, SiteError> {
         let lookup = |name: &str, whole: bool| {
-            let unset = if whole { "rtsp://unset" } else { "unset" };
-            Some(std::env::var(name).unwrap_or_else(|_| unset.into()))
+            let unset = || if whole { format!("rtsp://{UNSET}") } else { UNSET.into() };
+            Some(std::env::var(name).unwrap_or_else(|_| unset()))
         };
         let text = text(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -239,10 +240,13 @@ impl Reader<'_> {
             self.add(item, "cameras must be written as [[cameras]] tables");
             return Vec::new();
         };
-        if tables.len() > MAX_CAMERAS {
+        if tables.len() > MOST_CAMERAS {
             self.add(
                 item,
-                format!("{} cameras are too many for one site file; {MAX_CAMERAS} are allowed", tables.len()),
+                format!(
+                    "{} cameras are too many for one site file; {MOST_CAMERAS} are allowed",
+                    tables.len()
+                ),
             );
             return Vec::new();
         }

@@ -244,6 +244,14 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         (&["processor", "--check", "--log-level", "loud=="], "log level \"loud==\" is none of"),
         (&["processor", "--check", "--uri", "rtsp://"], "(it names no host)"),
         (&["processor", "--check", "--broker", "mqtt://h:99999"], "such as mqtt://host:1883"),
+        (&["processor", "--check", "--commands", "foo"], "there is no command \"foo\""),
+        (&["processor", "--check", "--broker", "http://x"], "scheme \"http\" is not known"),
+        (&["processor", "--check", "--topic-prefix", "a/#"], "topic-prefix"),
+        (&["processor", "--check", "--set", "0.zones=not json"], "camera 0: nvrzones zones: "),
+        (
+            &["wall", "--check", "--broker", "mqtts://h", "--ca-file", "/nonexistent/ca.pem"],
+            "/nonexistent/ca.pem",
+        ),
         (&["broker", "--port", "high"], "a port is a whole number from 0 to 65535"),
         (&["ctl", "pause", "--source", "gate"], "a camera's number is a whole number"),
         (&["ctl", "status", "--broker", ""], "--broker is empty"),
@@ -266,6 +274,39 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         assert!(err.contains(part), "{args:?}: {err}");
         assert!(!err.contains("geheim@"), "{err}");
     }
+}
+
+/// Whoever can write to the working directory, which may be /tmp, chooses no pipeline by that.
+#[test]
+fn a_file_in_the_working_directory_takes_the_place_of_no_shipped_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    file(folder.path(), "processor", "summary = 1");
+    for args in [&["check", "processor"][..], &["processor", "--check"]] {
+        let Output { status, stderr, .. } = nvr(args).current_dir(folder.path()).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    }
+    let output = nvr(&["check", "./processor"]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "by its path it is meant");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    for name in ["NVR_CONFIG", "NVR_URI", "NVR_INSTANCE_ID"] {
+        let mut command = nvr(&["processor", "--check"]);
+        command.env(name, std::ffi::OsStr::from_bytes(b"/etc/nvr/\xff.toml"));
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let text = String::from_utf8_lossy(&stderr);
+        assert!(status.code() == Some(2) && text.contains(name) && text.contains("UTF-8"), "{text}");
+    }
+}
+
+#[test]
+fn a_site_file_of_alerts_alone_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "alerts.toml", "[[alerts]]\nid = \"night\"\nobjects = [\"person\"]\n");
+    let (code, out, err) = output(&["check", &path]);
+    assert!(code == 0 && out.contains("a site file, right"), "{out}{err}");
 }
 
 /// Every file that a command reads, where there is none, or something else in its place.
@@ -450,7 +491,7 @@ impl Running {
 fn a_signal_ends_it_in_order_and_json_logs_have_stable_events() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "idle.toml", IDLE);
-    for signal in ["-INT", "-TERM"] {
+    for signal in ["-INT", "-TERM", "-HUP"] {
         let running = start(&[&path, "--log-format", "json", "--instance-id", "cli-test"]);
         for event in ["instance.starting", "source.starting", "instance.running"] {
             let line: Value = serde_json::from_str(&running.wait_for(event)).unwrap();
@@ -461,6 +502,21 @@ fn a_signal_ends_it_in_order_and_json_logs_have_stable_events() {
         running.wait_for("instance.stopped");
         assert_eq!(running.code(), 0);
     }
+}
+
+#[test]
+fn under_nohup_the_end_of_a_terminal_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "idle.toml", IDLE);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$1\"", env!("CARGO_BIN_EXE_nvr-launch"), &path]);
+    let running = spawn(command);
+    running.wait_for("running");
+    let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1, 1, "{status}");
+    running.signal("-TERM");
+    assert_eq!(running.code(), 0);
 }
 
 #[test]

@@ -6,9 +6,9 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::{CommandResult, Failure, init_gstreamer, load};
 use crate::{
-    check::check_graph,
+    check::{check_graph, check_values},
     files::{MOST, read_text},
-    graph::{Graph, SHIPPED},
+    graph::{Graph, SHIPPED, shipped},
     output::offerln,
     runtime::Instance,
     site::Site,
@@ -48,7 +48,7 @@ pub(super) fn run(matches: &ArgMatches) -> CommandResult {
 }
 
 fn check_file(file: &str, config: Option<&Path>) -> Result<&'static str, String> {
-    if is_site_file(file) {
+    if shipped(file).is_none() && is_site_file(file) {
         // A site file serves every graph.
         for shipped in SHIPPED {
             let graph = Graph::parse(shipped.name, shipped.text).map_err(|error| error.to_string())?;
@@ -75,7 +75,7 @@ fn is_site_file(file: &str) -> bool {
     let launches = |key: &str| table.get(key).is_some_and(toml_edit::Item::is_table_like);
     !["summary", "kind", "params"].into_iter().any(has)
         && !["camera", "graph"].into_iter().any(launches)
-        && ["instance_id", "broker", "topic_prefix", "values", "cameras"].into_iter().any(has)
+        && ["instance_id", "broker", "topic_prefix", "values", "alerts", "cameras"].into_iter().any(has)
 }
 
 /// Whether a graph can be built with a site file. Environment variables that it names may be missing on the
@@ -84,5 +84,6 @@ fn check_site(path: &Path, graph: Graph) -> Result<(), String> {
     let site = Site::load_to_check(path).map_err(|error| error.to_string())?;
     let plan = Plan::resolve(graph, Some(&site), &|_| None, &CommandLine::default())
         .map_err(|error| error.to_string())?;
+    check_values(&plan, false)?;
     Instance::new(plan).and_then(|mut instance| instance.build_all()).map_err(|error| error.to_string())
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cli::{CommandResult, Failure, camera_number, init_gstreamer},
-    output::{errln, outln},
+    output::{clean, errln, outln},
     process,
     site::Site,
 };
@@ -357,8 +357,10 @@ fn watch(client: &mut Client, to: &[String], json: bool) -> CommandResult {
         match client.next(Duration::from_hours(1)) {
             Some(Event::Status(status)) if wanted(&status.instance_id) => show::status_line(&status, json),
             Some(Event::Ack(ack)) if wanted(&ack.instance_id) => show::ack_line(&ack, json),
-            Some(Event::Cleared(id)) if wanted(&id) && !json => outln!("{id}: has another name now"),
-            Some(Event::Disconnected(why)) => errln!("nvr-launch: {why}"),
+            Some(Event::Cleared(id)) if wanted(&id) && !json => {
+                outln!("{}: has another name now", clean(&id))
+            }
+            Some(Event::Disconnected(why)) => errln!("nvr-launch: {}", clean(&why)),
             _ => {}
         }
     }

@@ -15,9 +15,21 @@ const TYPES: [&str; 9] = ["string", "int", "float", "bool", "enum", "uri", "secr
 const PARAM_KEYS: [&str; 11] =
     ["type", "default", "min", "max", "values", "choices", "live", "remote", "scope", "help", "required"];
 
-/// Flags that every graph has; a parameter of that name would hide one.
-const RESERVED: [&str; 9] =
-    ["config", "set", "streams", "help", "version", "check", "log_format", "log_level", "no_status"];
+/// Flags that every graph has, and what the variables NVR_LOG and NVR_DATA_DIR are named for; a parameter of that name
+/// would hide one, or take its value.
+const RESERVED: [&str; 11] = [
+    "config",
+    "set",
+    "streams",
+    "help",
+    "version",
+    "check",
+    "log",
+    "log_format",
+    "log_level",
+    "no_status",
+    "data_dir",
+];
 
 struct Reader<'a> {
     text: &'a str,

@@ -67,6 +67,11 @@ pub enum GraphError {
     Read { path: PathBuf, why: String },
 }
 
+/// The shipped graph of that name; a file of that name is meant by a path: `./processor`.
+pub fn shipped(name: &str) -> Option<&'static Shipped> {
+    SHIPPED.iter().find(|graph| graph.name == name)
+}
+
 fn shipped_names() -> String {
     SHIPPED.iter().map(|graph| graph.name).collect::<Vec<_>>().join(", ")
 }
@@ -77,14 +82,13 @@ impl Graph {
     /// # Errors
     /// Neither of them, unreadable, or wrong.
     pub fn load(name_or_path: &str) -> Result<Self, GraphError> {
-        let path = Path::new(name_or_path);
-        // Where that cannot be seen, reading says why.
-        let is_there = path.try_exists().unwrap_or(true);
-        let is_file = path.is_file();
-        if !is_file && let Some(shipped) = SHIPPED.iter().find(|graph| graph.name == name_or_path) {
+        // First: what somebody has put into the working directory takes the place of no shipped graph.
+        if let Some(shipped) = shipped(name_or_path) {
             return Ok(Self::parse(&format!("{}.toml", shipped.name), shipped.text)?);
         }
-        if !is_there {
+        let path = Path::new(name_or_path);
+        // Where that cannot be seen, reading says why.
+        if !path.try_exists().unwrap_or(true) {
             let hint = hint(name_or_path, SHIPPED.iter().map(|graph| graph.name));
             return Err(GraphError::Unknown { name: name_or_path.into(), hint });
         }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::{diagnostics::hint, redact::redact, template::Piece};
+use crate::{
+    diagnostics::hint,
+    redact::{redact, redact_address},
+    template::Piece,
+};
 
 /// What a parameter takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +128,12 @@ impl Param {
 
     /// The value as it may be shown: credentials removed.
     pub fn show(&self, value: &Value) -> String {
-        if self.is_secret() { "***".into() } else { redact(&value.to_string()).into_owned() }
+        match (&self.kind, value) {
+            (Kind::Secret, _) => "***".into(),
+            // One address from end to end: what looks like the end of one in a text may belong to its password.
+            (Kind::Uri, Value::Text(uri)) => redact_address(uri),
+            _ => redact(&value.to_string()).into_owned(),
+        }
     }
 
     /// Reads a value from text: a flag, an environment variable, a default that is put together.
@@ -156,6 +165,8 @@ impl Param {
             other => other.to_string(),
         };
         let wrong = || self.wrong(&shown);
+        // Text that looks like a number or a switch, as a class or a label may: who writes it need not know that.
+        let value = if self.kind == Kind::String { Value::Text(value.to_string()) } else { value };
         if let Value::Text(text) = &value {
             if text.contains('\0') {
                 return Err(ValueError(format!("{} must not hold a NUL character", self.name)));
@@ -271,6 +282,11 @@ pub(crate) mod tests {
         let fps = param("max_fps", Kind::Float { min: 0.0, max: 1000.0 });
         assert_eq!(fps.parse("5"), Ok(Value::Float(5.0)));
         assert_eq!(fps.check(Value::Int(5)), Ok(Value::Float(5.0)));
+        let label = param("label", Kind::String);
+        for (value, text) in [(Value::Int(12), "12"), (Value::Float(0.5), "0.5"), (Value::Bool(true), "true")]
+        {
+            assert_eq!(label.check(value), Ok(Value::Text(text.into())));
+        }
         for (kind, text, message) in [
             (fps.kind.clone(), "fast", "p must be a number from 0 to 1000, got \"fast\""),
             (fps.kind.clone(), "NaN", "p must be a number from 0 to 1000, got NaN"),
@@ -344,6 +360,8 @@ pub(crate) mod tests {
         assert!(!secret.check(Value::Int(4711)).unwrap_err().0.contains("4711"));
         let uri = param("uri", Kind::Uri);
         assert_eq!(uri.show(&Value::Text("rtsp://a:b@c/d".into())), "rtsp://***@c/d");
+        // As some cameras have it, and as the source takes it: neither escaped nor without spaces.
+        assert_eq!(uri.show(&Value::Text("rtsp://a:my pass@c/d".into())), "rtsp://***@c/d");
         assert!(uri.parse("//a:geheim@x").unwrap_err().0.contains("got \"***@x\" ("));
     }
 

@@ -18,7 +18,7 @@ use crate::{
     diagnostics::hint,
     output::{errln, outln},
     process,
-    redact::redact,
+    redact::redact_address,
 };
 
 pub(crate) fn command() -> Command {
@@ -128,7 +128,10 @@ pub(super) fn get(
         return Err(Failure::usage(format!("{what:?} is no known model, no URL and no file{hint}")));
     }
     if is_url && let Err(error) = url::Url::parse(what) {
-        return Err(Failure::usage(format!("{:?} is no URL that can be fetched: {error}", redact(what))));
+        return Err(Failure::usage(format!(
+            "{:?} is no URL that can be fetched: {error}",
+            redact_address(what)
+        )));
     }
     let name = name.unwrap_or_else(|| entry.map_or_else(|| name_of(what), |known| known.name.to_owned()));
     if !is_name(&name) || name == BUILT_IN {
@@ -170,7 +173,7 @@ pub(super) fn get(
         let help = if by_hand {
             format!(
                 "\nWithout a network here: download {} on another machine, then nvr-launch models get FILE --name {name} --sha256 {expected}",
-                redact(url)
+                redact_address(url)
             )
         } else {
             String::new()
@@ -247,7 +250,7 @@ fn write_facts(model: &Path, entry: Option<&Known>, origin: &str, sha256: &str) 
     let bytes = fs::metadata(model).map_or(0, |metadata| metadata.len());
     let origin = match entry {
         Some(known) => format!("{} ({})", known.origin, known.url),
-        None => redact(origin).into_owned(),
+        None => redact_address(origin),
     };
     let text = facts(entry, &origin, sha256, bytes);
     let fail = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));

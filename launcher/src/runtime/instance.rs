@@ -220,6 +220,10 @@ impl Instance {
             }
         }
         for camera in &cameras {
+            // What each camera takes, a model that is loaded above all, would come on top of the orderly end.
+            if self.handle.is_stopping() {
+                break;
+            }
             self.branches.insert(camera.id, Branch::new(camera.clone()));
             if let Err(message) = self.start_branch(camera.id) {
                 failures.push((camera.id, message));
