@@ -358,7 +358,7 @@ fn watch(client: &mut Client, to: &[String], json: bool) -> CommandResult {
             Some(Event::Status(status)) if wanted(&status.instance_id) => show::status_line(&status, json),
             Some(Event::Ack(ack)) if wanted(&ack.instance_id) => show::ack_line(&ack, json),
             Some(Event::Cleared(id)) if wanted(&id) && !json => {
-                outln!("{}: has another name now", clean(&id))
+                outln!("{}: has another name now", clean(&id));
             }
             Some(Event::Disconnected(why)) => errln!("nvr-launch: {}", clean(&why)),
             _ => {}
