@@ -99,7 +99,9 @@ bench-core: ## Time of one frame to a tensor
 	$(CARGO) bench --locked -p nvr-core
 
 .PHONY: install
-install: build ## Plugin into GStreamer's plugin folder, nvr-launch into PREFIX/bin (DESTDIR is honoured)
+install: ## What was built: plugin into GStreamer's plugin folder, nvr-launch into PREFIX/bin (DESTDIR is honoured)
+	@test -e $(TARGET_DIR)/release/nvr-launch -a -e $(TARGET_DIR)/release/libgstnvr.so || \
+		{ echo 'install: nothing is built; run make build first, as the user whose cargo it is' >&2; exit 1; }
 	@test -n '$(PLUGINDIR)' || { echo 'install: pkg-config does not find gstreamer-1.0; set PLUGINDIR' >&2; exit 1; }
 	install -D -m 755 $(TARGET_DIR)/release/libgstnvr.so $(DESTDIR)$(PLUGINDIR)/libgstnvr.so
 	install -D -m 755 $(TARGET_DIR)/release/nvr-launch $(DESTDIR)$(PREFIX)/bin/nvr-launch

@@ -15,7 +15,8 @@ Installs what building and running need: GStreamer and its plugins, a C compiler
 
 ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
 the onnxruntime Python wheel, checked against the hash in scripts/, and put into the data directory:
-NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr. No Python package is installed.
+NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr; by sudo /usr/local/share/nvr. No Python
+package is installed.
 TEXT
 }
 
@@ -31,7 +32,19 @@ for argument in "$@"; do
 done
 
 min_rust=1.92
-data_dir=${NVR_DATA_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/nvr}
+# Without a home, and as root by sudo, whose home no user's nvr-launch looks into, the folder for the whole machine.
+if [ -n "${NVR_DATA_DIR:-}" ]; then
+    data_dir=$NVR_DATA_DIR
+elif [ -n "${XDG_DATA_HOME:-}" ]; then
+    data_dir=$XDG_DATA_HOME/nvr
+elif [ -n "${HOME:-}" ] && { [ "$(id -u)" != 0 ] || [ -z "${SUDO_USER:-}" ]; }; then
+    data_dir=$HOME/.local/share/nvr
+elif [ "$(id -u)" = 0 ]; then
+    data_dir=/usr/local/share/nvr
+else
+    echo "setup: HOME is not set; set it, or NVR_DATA_DIR" >&2
+    exit 2
+fi
 missing=()
 
 say() { echo "setup: $*"; }
@@ -220,7 +233,8 @@ fi
 
 # --- Sources of the dependencies: building works offline afterwards ---------------------------------
 
-if ! $runtime && ! $check && have cargo && [ ${#missing[@]} = 0 ]; then
+# The image's build stage has these scripts before it has the sources.
+if ! $runtime && ! $check && [ -e Cargo.toml ] && have cargo && [ ${#missing[@]} = 0 ]; then
     cargo fetch --locked --quiet || lack "sources of the dependencies; see the messages of cargo above"
 fi
 

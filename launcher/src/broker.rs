@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Command};
 use rumqttd::{Config, ConnectionSettings, RouterConfig, ServerSettings};
 
 use crate::{
-    cli::{CommandResult, Failure},
+    cli::{CommandResult, Failure, cannot_listen, port},
     output::outln,
 };
 
@@ -25,7 +25,7 @@ pub struct Broker {
 /// Why there is no broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    #[error("the broker cannot listen on {address}: {source}")]
+    #[error("the broker cannot listen on {address}: {}", cannot_listen(.source, "--port"))]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the broker does not start: {0}")]
     Start(String),
@@ -115,7 +115,8 @@ pub(crate) fn command() -> Command {
         .arg(
             Arg::new("port")
                 .long("port")
-                .value_parser(clap::value_parser!(u16))
+                .value_name("PORT")
+                .value_parser(port)
                 .default_value("1883")
                 .help("TCP port on 127.0.0.1; 0 takes a free one"),
         )

@@ -1,7 +1,10 @@
 //! Finds everything that is wrong with a graph without starting it: unknown elements and properties, types
 //! and ranges, links that cannot be made.
 
+mod values;
+
 use gst::{glib, prelude::*};
+pub use values::check_values;
 
 use crate::{
     diagnostics::{Collector, Problems, hint},

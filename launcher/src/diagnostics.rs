@@ -53,6 +53,11 @@ impl Collector {
         }
     }
 
+    /// The one problem that a file has.
+    pub fn only(file: &str, line: Option<usize>, message: String) -> Problems {
+        Problems { file: file.into(), list: vec![Problem { line, message }] }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }

@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod demo;
 pub mod diagnostics;
 pub mod fault_lab;
+mod files;
 pub mod graph;
 pub mod live;
 pub mod logging;

@@ -23,15 +23,19 @@ struct Above(Option<MultiProgress>);
 struct Line(Option<MultiProgress>);
 
 impl Write for Line {
+    /// Never fails: a log that nobody reads any more, as behind `2>&1 | head`, is no reason for cameras to end, and
+    /// the library answers an error with `eprintln!`, which would panic on the thread that had something to say.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &self.0 {
-            Some(status) => status.suspend(|| io::stderr().write(bytes)),
-            None => io::stderr().write(bytes),
-        }
+        let write = || io::stderr().write_all(bytes);
+        let _ = match &self.0 {
+            Some(status) => status.suspend(write),
+            None => write(),
+        };
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -46,14 +50,26 @@ impl<'a> MakeWriter<'a> for Above {
 /// Libraries whose own logs only matter to their authors.
 const QUIET: &str = "rumqttd=off,rumqttc=warn,ureq=warn,ureq_proto=warn,rustls=warn,ort=warn";
 
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|error| {
+        format!("log level {level:?} is none of error, warn, info, debug, trace, nor a filter: {error}")
+    })
+}
+
+/// Whether `level` can be given to [`init`].
+///
+/// # Errors
+/// Says what it has to be.
+pub fn check_level(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
 /// Installs the process's logs. `level` is a level or an `EnvFilter` expression.
 ///
 /// # Errors
 /// `level` is neither.
 pub fn init(format: Format, level: &str, status: Option<MultiProgress>) -> Result<(), String> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|error| {
-        format!("log level {level:?} is none of error, warn, info, debug, trace, nor a filter: {error}")
-    })?;
+    let filter = filter(level)?;
     let writer = Above(status);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second call, as tests make it, keeps the first.

@@ -1,13 +1,19 @@
 //! What concerns the process as a whole: exit codes, signals, the allocator.
 
-use std::{process::exit, thread, time::Duration};
+use std::{
+    io::Write,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
-use crate::runtime::Handle;
+use crate::{output::errln, runtime::Handle};
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -34,17 +40,21 @@ pub const EXIT_CODES: &str = "Exit codes:
 /// How long an orderly end may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// First SIGINT or SIGTERM: an orderly end. Second: the end.
+/// First SIGINT, SIGTERM or SIGHUP: an orderly end. A second SIGINT or SIGTERM: the end. Who closes a terminal may well
+/// send more than one SIGHUP.
 ///
 /// # Errors
 /// The signal handlers cannot be installed.
 pub fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new(stop_signals())?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut asked = false;
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if asked && signal == SIGHUP {
+                continue;
+            }
             if asked {
-                exit(FORCED.into());
+                end_now(FORCED);
             }
             asked = true;
             handle.stop();
@@ -54,15 +64,53 @@ pub fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The signals that ask for an orderly end. A SIGHUP that is ignored, as under nohup, stays ignored.
+pub(crate) fn stop_signals() -> Vec<i32> {
+    // SAFETY: a null pointer for the new action only asks for the present one, for which there is room.
+    #[allow(unsafe_code)]
+    let ignored = unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(SIGHUP, std::ptr::null(), &raw mut present) == 0
+            && present.sa_sigaction == libc::SIG_IGN
+    };
+    if ignored { vec![SIGINT, SIGTERM] } else { vec![SIGINT, SIGTERM, SIGHUP] }
+}
+
+static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// Threads of elements that hang are in the process for good.
+pub(crate) fn leave_behind() {
+    LEFT_BEHIND.store(true, Ordering::Relaxed);
+}
+
+/// The end of `main`.
+pub(crate) fn finish(code: u8) -> ExitCode {
+    if LEFT_BEHIND.load(Ordering::Relaxed) {
+        let _ = std::io::stdout().flush();
+        end_now(code);
+    }
+    ExitCode::from(code)
+}
+
+/// Ends the process without another word: libraries tidy up at an ordinary exit, and crash over threads that are
+/// still at work in them.
+fn end_now(code: u8) -> ! {
+    // SAFETY: the function takes any number and does not return.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::_exit(code.into())
+    }
+}
+
 /// Ends the process should its orderly end hang.
 fn give_up_later() {
     let watchdog = thread::Builder::new().name("watchdog".into()).spawn(|| {
         thread::sleep(PATIENCE);
-        eprintln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
-        exit(STUCK.into());
+        errln!("nvr-launch did not stop within {} s and ends now", PATIENCE.as_secs());
+        end_now(STUCK);
     });
     if watchdog.is_err() {
-        exit(STUCK.into());
+        end_now(STUCK);
     }
 }
 
@@ -89,7 +137,30 @@ pub fn readable_temporary(folder: &std::path::Path) -> std::io::Result<tempfile:
 
 #[cfg(test)]
 mod tests {
-    use super::EXIT_CODES;
+    use std::{env, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn the_end_at_once_leaves_libraries_alone() {
+        extern "C" fn crash() {
+            std::process::abort();
+        }
+        const CHILD: &str = "NVR_TEST_ENDS_AT_ONCE";
+        if env::var_os(CHILD).is_some() {
+            // SAFETY: a function without arguments that lives as long as the program.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::atexit(crash);
+            }
+            leave_behind();
+            finish(FORCED);
+        }
+        let name = "process::tests::the_end_at_once_leaves_libraries_alone";
+        let mut child = Command::new(env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        assert_eq!(output.status.code(), Some(FORCED.into()), "{output:?}");
+    }
 
     #[test]
     fn help_and_documentation_say_the_same_of_the_exit_codes() {

@@ -2,15 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::{Item, TableLike};
 
 use crate::{
     diagnostics::{Collector, Problems, hint, line_of},
+    files::{MOST, read_text, toml},
     graph::{Value, toml_value},
+    values::MOST_CAMERAS,
 };
 
 /// A value of a site file with its line.
@@ -45,14 +46,14 @@ pub struct Site {
 pub enum SiteError {
     #[error(transparent)]
     Problems(#[from] Problems),
-    #[error("cannot read site file {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read site file {}: {why}", path.display())]
+    Read { path: PathBuf, why: String },
 }
 
 /// Parameters that are lists of tables: `[[cameras.zones]]`, `[[alerts]]`. Elements get them as JSON.
 const STRUCTURED: [&str; 2] = ["zones", "alerts"];
-/// Cameras per site file; ids and threads are made for tens, not for thousands.
-const MAX_CAMERAS: usize = 1024;
+/// What stands for a variable that is missing where a file is only checked.
+pub const UNSET: &str = "unset";
 /// A secret file is a password, not a film.
 const MAX_SECRET: u64 = 64 * 1024;
 
@@ -62,8 +63,7 @@ impl Site {
     /// # Errors
     /// Unreadable, or wrong: then all problems with their lines.
     pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, SiteError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let text = text(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Ok(Self::parse(&path.display().to_string(), &text, folder, env)?)
     }
@@ -75,11 +75,10 @@ impl Site {
     /// As [`Self::load`].
     pub fn load_to_check(path: &Path) -> Result<Self, SiteError> {
         let lookup = |name: &str, whole: bool| {
-            let unset = if whole { "rtsp://unset" } else { "unset" };
-            Some(std::env::var(name).unwrap_or_else(|_| unset.into()))
+            let unset = || if whole { format!("rtsp://{UNSET}") } else { UNSET.into() };
+            Some(std::env::var(name).unwrap_or_else(|_| unset()))
         };
-        let text =
-            fs::read_to_string(path).map_err(|source| SiteError::Read { path: path.into(), source })?;
+        let text = text(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Ok(Self::read(&path.display().to_string(), &text, folder, &lookup)?)
     }
@@ -98,19 +97,8 @@ impl Site {
     }
 
     fn read(file: &str, text: &str, folder: &Path, env: &Env<'_>) -> Result<Self, Problems> {
-        let mut collector = Collector::new(file);
-        let document = match Document::parse(text) {
-            Ok(document) => document,
-            Err(error) => {
-                let line = error.span().map(|span| line_of(text, span.start));
-                collector.add(line, format!("not valid TOML: {}", error.message()));
-                return Err(collector
-                    .finish()
-                    .err()
-                    .unwrap_or(Problems { file: file.into(), list: Vec::new() }));
-            }
-        };
-        let mut reader = Reader { text, folder, env, collector };
+        let document = toml(file, text)?;
+        let mut reader = Reader { text, folder, env, collector: Collector::new(file) };
         let mut site = Self { file: file.into(), ..Self::default() };
         let known = ["instance_id", "broker", "topic_prefix", "values", "alerts", "cameras"];
         for (key, item) in document.as_table() {
@@ -127,7 +115,7 @@ impl Site {
                 _ => {
                     let hint = hint(key, known);
                     let message = format!(
-                        "a site file has no key {key:?}; it takes {}{hint}. Parameter values go under [values]",
+                        "a site file has no key {key:?}; it takes {}, and parameter values under [values]{hint}",
                         known.join(", ")
                     );
                     reader.add(item, message);
@@ -136,6 +124,10 @@ impl Site {
         }
         reader.collector.finish().map(|()| site)
     }
+}
+
+fn text(path: &Path) -> Result<String, SiteError> {
+    read_text(path, MOST).map_err(|why| SiteError::Read { path: path.into(), why })
 }
 
 /// Looks up an environment variable, which may be the whole of a value or a part of it.
@@ -189,7 +181,8 @@ impl Reader<'_> {
         } else if let Some(array) = item.as_array() {
             array.iter().map(|value| self.json(value)).collect()
         } else {
-            Err(format!("{key} must be written as [[{key}]] tables or as an array, got {}", item.type_name()))
+            let tables = if key == "alerts" { "[[alerts]]" } else { "[[cameras.zones]]" };
+            Err(format!("{key} must be written as {tables} tables or as an array, got {}", item.type_name()))
         };
         match json.map(serde_json::Value::Array) {
             Ok(json) => Some(SiteValue { value: Value::Text(json.to_string()), line: self.line(item) }),
@@ -247,10 +240,13 @@ impl Reader<'_> {
             self.add(item, "cameras must be written as [[cameras]] tables");
             return Vec::new();
         };
-        if tables.len() > MAX_CAMERAS {
+        if tables.len() > MOST_CAMERAS {
             self.add(
                 item,
-                format!("{} cameras are too many for one site file; {MAX_CAMERAS} are allowed", tables.len()),
+                format!(
+                    "{} cameras are too many for one site file; {MOST_CAMERAS} are allowed",
+                    tables.len()
+                ),
             );
             return Vec::new();
         }
@@ -303,15 +299,9 @@ fn expand(text: &str, folder: &Path, env: &Env<'_>) -> Result<String, String> {
             );
         } else if let Some(path) = reference.strip_prefix("file:") {
             let path = folder.join(path);
-            let fail = |error: std::io::Error| format!("cannot read secret file {}: {error}", path.display());
-            let length = fs::metadata(&path).map_err(fail)?.len();
-            if length > MAX_SECRET {
-                return Err(format!(
-                    "secret file {} has {length} bytes; at most {MAX_SECRET} are read",
-                    path.display()
-                ));
-            }
-            result.push_str(fs::read_to_string(&path).map_err(fail)?.trim_end_matches(['\r', '\n']));
+            let secret = read_text(&path, MAX_SECRET)
+                .map_err(|why| format!("cannot read secret file {}: {why}", path.display()))?;
+            result.push_str(secret.trim_end_matches(['\r', '\n']));
         } else {
             return Err(format!(
                 "\"${{{reference}}}\" is not known here; ${{env:NAME}} and ${{file:/path}} are"
@@ -411,7 +401,7 @@ mod tests {
     #[test]
     fn a_secret_file_is_read_without_its_line_break() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("pw"), "geheim\n").unwrap();
+        std::fs::write(folder.path().join("pw"), "geheim\n").unwrap();
         let site = Site::parse("s", "broker = \"mqtt://u:${file:pw}@b\"", folder.path(), &|_| None).unwrap();
         assert_eq!(site.values["broker"].value, Value::Text("mqtt://u:geheim@b".into()));
     }

@@ -10,6 +10,9 @@ use crate::{
     template::Piece,
 };
 
+/// Most cameras of one instance; ids and threads are made for tens, not for thousands.
+pub(crate) const MOST_CAMERAS: usize = 1024;
+
 /// A camera of the running instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Camera {
@@ -323,7 +326,6 @@ fn instance_id(
 /// # Errors
 /// Says what was not understood.
 pub fn parse_streams(text: &str) -> Result<Vec<u32>, String> {
-    const MOST: usize = 1024;
     let mut streams = Vec::new();
     for part in text.split(',').map(str::trim) {
         let wrong = || format!("{part:?} is not a camera number or a range such as 0-3");
@@ -336,8 +338,8 @@ pub fn parse_streams(text: &str) -> Result<Vec<u32>, String> {
         if last < first {
             return Err(format!("{part:?} runs backwards"));
         }
-        if (last - first) as usize >= MOST || streams.len() > MOST {
-            return Err(format!("{part:?} names more than {MOST} cameras"));
+        if (last - first) as usize >= MOST_CAMERAS || streams.len() > MOST_CAMERAS {
+            return Err(format!("{part:?} names more than {MOST_CAMERAS} cameras"));
         }
         for id in first..=last {
             if streams.contains(&id) {

@@ -1,6 +1,7 @@
 //! The command itself: help, checks, exit codes, signals, logs.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -11,6 +12,12 @@ use std::{
     time::Duration,
 };
 
+use gstnvr::nvrrecordsink::{
+    catalog::{Cause, Entry, FILE, Store},
+    tiers::HOT,
+    volume::Volume,
+};
+use nvr_core::segment::trigger::Reason;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,17 +86,101 @@ fn the_shipped_graphs_and_samples_pass_the_check() {
     assert!(code == 0 && out.contains("right, with 4 cameras"), "{out}{err}");
 }
 
+/// A folder with the catalogue of one recording, which was asked for, and whose file is missing.
+fn recordings(folder: &Path) -> String {
+    let volume = Volume::open(folder, None).unwrap();
+    let entry = Entry {
+        volume,
+        source_id: 2,
+        path: "2/2026-11-21/10/2026-11-21T10-00-00.000Z.mp4".into(),
+        start_us: 1_795_255_200_000_000,
+        end_us: Some(1_795_255_210_000_000),
+        clock: "ntp",
+        bytes: 1000,
+        frames: 250,
+        codec: "h264".into(),
+        audio: None,
+        width: 640,
+        height: 360,
+        event_count: 1,
+        checksum: None,
+        tier: HOT,
+        sightings: BTreeMap::default(),
+        cause: Cause { reason: Some(Reason::OnDemand), label: Some("gate open".into()) },
+    };
+    Store::open(&folder.join(FILE)).unwrap().write(&[entry]).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_list_of_recordings_says_why_they_were_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = recordings(folder.path());
+    let (code, out, err) = output(&["recordings", "list", "--location", &location]);
+    assert!(code == 0 && out.contains("  hot   on_demand   \"gate open\"  "), "{out}{err}");
+    let (_, out, _) = output(&["recordings", "list", "--location", &location, "--json"]);
+    let line: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&line["reason"], &line["label"], &line["tier"]),
+        (&"on_demand".into(), &"gate open".into(), &"hot".into())
+    );
+}
+
 #[test]
 fn a_reader_that_has_had_enough_is_no_error() {
-    for args in
-        [&["list"][..], &["models"], &["completion", "bash"], &["graph", "processor"], &["check", "wall"]]
-    {
+    let folder = tempfile::tempdir().unwrap();
+    let location = recordings(folder.path());
+    let of = |name: &'static str| ["recordings", name, "--location", location.as_str()];
+    for args in [
+        &["list"][..],
+        &["models"],
+        &["completion", "bash"],
+        &["graph", "processor"],
+        &["check", "wall"],
+        &["fault-lab", "--cameras", "1", "--listen", "127.0.0.1:0", "--for", "30s"],
+        &of("list"),
+        &[&of("list")[..], &["--json"]].concat(),
+        &of("timeline"),
+    ] {
         let mut child = nvr(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // Nobody reads: as `| head` when it has its lines.
         drop(child.stdout.take());
         let Output { status, stderr, .. } = child.wait_with_output().unwrap();
         assert_eq!(status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&stderr));
     }
+}
+
+#[test]
+fn what_was_found_is_in_the_exit_code_though_nobody_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let location = recordings(folder.path());
+    let wrong = file(folder.path(), "wrong.toml", "summary = 1");
+    for (args, expected) in [
+        (&["procesor"][..], 2),
+        // The file of the recording is missing.
+        (&["recordings", "verify", "--location", &location], 1),
+        (&["recordings", "repair", "--location", &location], 0),
+        (&["check", "wall", &wrong], 2),
+    ] {
+        let mut child = nvr(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        assert_eq!(child.wait().unwrap().code(), Some(expected), "{args:?}");
+    }
+}
+
+/// The library that writes the log answers an error with `eprintln!`, which panicked, on whatever thread that was.
+#[test]
+fn an_instance_whose_log_nobody_reads_any_more_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "idle.toml", IDLE);
+    let mut child = nvr(&[&path, "--instance-id", "cli-test"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("instance.running")));
+    drop(lines);
+    // What it says of its end meets a closed pipe.
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 const WRONG: &str = r#"summary = "s"
@@ -150,6 +241,32 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         (&["processor", "--streams", "3-1"], "runs backwards"),
         (&["processor", "--uri", "//user:geheim@camera"], "uri must be a URI"),
         (&["processor", "--config", "/nonexistent/site.toml"], "/nonexistent/site.toml"),
+        (&["processor", "--check", "--log-level", "loud=="], "log level \"loud==\" is none of"),
+        (&["processor", "--check", "--uri", "rtsp://"], "(it names no host)"),
+        (&["processor", "--check", "--broker", "mqtt://h:99999"], "such as mqtt://host:1883"),
+        (&["processor", "--check", "--commands", "foo"], "there is no command \"foo\""),
+        (&["processor", "--check", "--broker", "http://x"], "scheme \"http\" is not known"),
+        (&["processor", "--check", "--topic-prefix", "a/#"], "topic-prefix"),
+        (&["processor", "--check", "--set", "0.zones=not json"], "camera 0: nvrzones zones: "),
+        (
+            &["wall", "--check", "--broker", "mqtts://h", "--ca-file", "/nonexistent/ca.pem"],
+            "/nonexistent/ca.pem",
+        ),
+        (&["broker", "--port", "high"], "a port is a whole number from 0 to 65535"),
+        (&["ctl", "pause", "--source", "gate"], "a camera's number is a whole number"),
+        (&["ctl", "status", "--broker", ""], "--broker is empty"),
+        (&["ctl", "status", "--to", ""], "--to"),
+        (&["ctl", "status", "--broker", "http://h"], "scheme \"http\" is not known"),
+        (
+            &["ctl", "status", "--ca-file", "/nonexistent/ca.pem", "--broker", "mqtts://h"],
+            "/nonexistent/ca.pem",
+        ),
+        (&["ctl", "batch", "[1"], "in JSON: EOF while parsing a list"),
+        (&["models", "show", "gate-2"], "nvr-launch models lists"),
+        (&["demo", "--picture", "/"], "--picture /: it is a directory; name a file"),
+        (&["demo", "--picture", "/nonexistent/x.png"], "there is no folder /nonexistent"),
+        (&["fault-lab", "--listen", "localhost:8555"], "written with its port, as 127.0.0.1:8555"),
+        (&["recordings", "list", "--source", "x"], "a camera's number is a whole number"),
         (&[], "Usage"),
     ] {
         let (code, out, err) = output(args);
@@ -157,6 +274,134 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         assert!(err.contains(part), "{args:?}: {err}");
         assert!(!err.contains("geheim@"), "{err}");
     }
+}
+
+/// Whoever can write to the working directory, which may be /tmp, chooses no pipeline by that.
+#[test]
+fn a_file_in_the_working_directory_takes_the_place_of_no_shipped_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    file(folder.path(), "processor", "summary = 1");
+    for args in [&["check", "processor"][..], &["processor", "--check"]] {
+        let Output { status, stderr, .. } = nvr(args).current_dir(folder.path()).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    }
+    let output = nvr(&["check", "./processor"]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "by its path it is meant");
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    for name in ["NVR_CONFIG", "NVR_URI", "NVR_INSTANCE_ID"] {
+        let mut command = nvr(&["processor", "--check"]);
+        command.env(name, std::ffi::OsStr::from_bytes(b"/etc/nvr/\xff.toml"));
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let text = String::from_utf8_lossy(&stderr);
+        assert!(status.code() == Some(2) && text.contains(name) && text.contains("UTF-8"), "{text}");
+    }
+}
+
+#[test]
+fn a_site_file_of_alerts_alone_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "alerts.toml", "[[alerts]]\nid = \"night\"\nobjects = [\"person\"]\n");
+    let (code, out, err) = output(&["check", &path]);
+    assert!(code == 0 && out.contains("a site file, right"), "{out}{err}");
+}
+
+/// Every file that a command reads, where there is none, or something else in its place.
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let directory = folder.path().to_str().unwrap();
+    let (missing, binary) = (path("missing.toml"), path("binary.toml"));
+    fs::write(&binary, b"a = 1\n\xff").unwrap();
+    let broken = file(folder.path(), "broken.toml", "a = 1\nb = = 2\n");
+    let idle = file(folder.path(), "idle.toml", IDLE);
+    let empty = file(folder.path(), "empty.toml", "");
+    for command in [
+        &["check"][..],
+        &["check", &idle, "--config"],
+        &["processor", "--check", "--config"],
+        &["graph", "processor", "--config"],
+        &["ctl", "status", "--config"],
+        &["orchestrate", "--check"],
+        &["fault-lab", "--listen", "127.0.0.1:0", "--schedule"],
+    ] {
+        for (wrong, part) in [
+            (&missing[..], if command == ["check"] { "neither a file" } else { "it does not exist" }),
+            (directory, "it is a directory"),
+            (&binary, "it is no text in UTF-8, from line 2 on"),
+            (&broken, "broken.toml:"),
+        ] {
+            let args = [command, &[wrong]].concat();
+            let (code, out, err) = output(&args);
+            assert_eq!(code, 2, "{args:?}: {out}{err}");
+            assert!(err.contains(wrong) && err.contains(part), "{args:?}: {err}");
+        }
+    }
+    let (code, _, err) = output(&["orchestrate", "--check", &empty]);
+    assert!(code == 2 && err.contains("empty.toml: there is neither a [[rules]]"), "{err}");
+    // A slip in the name of its tables makes no graph of a site file.
+    let slip = file(folder.path(), "slip.toml", "broker = \"mqtt://h\"\n[[camera]]\nid = 1\n");
+    let (code, _, err) = output(&["check", &slip]);
+    assert!(code == 2 && err.contains("slip.toml:2: a site file has no key \"camera\""), "{err}");
+    assert!(err.ends_with("did you mean \"cameras\"?\n"), "{err}");
+}
+
+/// Nor does a look leave anything in the place of what it did not find.
+#[test]
+fn recordings_that_are_not_there_are_not_made_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (empty, text) = (file(folder.path(), "empty", ""), file(folder.path(), "text", "no database"));
+    let directory = folder.path().to_str().unwrap();
+    let (missing, missing_file) = (path("missing"), path("missing.db"));
+    for (args, code, part) in [
+        (&["--location", &missing][..], 2, "missing: No such file or directory"),
+        (&["--location", &empty], 2, "empty is no directory; --location names"),
+        (&["--location", directory], 2, "catalog.db does not exist: nothing was recorded there"),
+        (&["--catalog", &missing_file], 2, "missing.db does not exist; --catalog names"),
+        (&["--catalog", directory], 2, "is a directory; --catalog names a file"),
+        (&["--catalog", &empty], 2, "empty is empty and no catalogue"),
+        (&["--catalog", &text], 1, "text: file is not a database"),
+    ] {
+        for command in ["list", "timeline", "verify"] {
+            let args = [&["recordings", command], args].concat();
+            let (found, out, err) = output(&args);
+            assert_eq!(found, code, "{args:?}: {out}{err}");
+            assert!(err.contains(part), "{args:?}: {err}");
+        }
+    }
+    for (location, part) in
+        [(&missing, "No such file"), (&empty, "no directory"), (&directory.into(), ".nvr-volume")]
+    {
+        let (code, _, err) = output(&["recordings", "repair", "--location", location]);
+        assert!(code == 2 && err.contains(part), "{err}");
+    }
+    assert_eq!(fs::metadata(&empty).unwrap().len(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_the_option_that_gives_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (args, option) in
+        [(&["broker", "--port", &port][..], "--port"), (&["fault-lab", "--listen", &address], "--listen")]
+    {
+        let (code, out, err) = output(args);
+        assert_eq!(code, 3, "{args:?}: {out}{err}");
+        let said = err.contains(&address) && err.contains("another program serves there already");
+        assert!(said && err.contains(option), "{err}");
+    }
+    drop(taken);
+    // Nobody listens there now.
+    let (code, _, err) = output(&["ctl", "status", "--broker", &format!("mqtt://{address}")]);
+    assert!(code == 3 && err.contains(&address) && err.contains("--broker"), "{err}");
+    assert!(!err.contains("trying again"), "it has ended: {err}");
 }
 
 const IDLE: &str = r#"summary = "s"
@@ -246,7 +491,7 @@ impl Running {
 fn a_signal_ends_it_in_order_and_json_logs_have_stable_events() {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "idle.toml", IDLE);
-    for signal in ["-INT", "-TERM"] {
+    for signal in ["-INT", "-TERM", "-HUP"] {
         let running = start(&[&path, "--log-format", "json", "--instance-id", "cli-test"]);
         for event in ["instance.starting", "source.starting", "instance.running"] {
             let line: Value = serde_json::from_str(&running.wait_for(event)).unwrap();
@@ -257,6 +502,21 @@ fn a_signal_ends_it_in_order_and_json_logs_have_stable_events() {
         running.wait_for("instance.stopped");
         assert_eq!(running.code(), 0);
     }
+}
+
+#[test]
+fn under_nohup_the_end_of_a_terminal_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "idle.toml", IDLE);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$1\"", env!("CARGO_BIN_EXE_nvr-launch"), &path]);
+    let running = spawn(command);
+    running.wait_for("running");
+    let status = fs::read_to_string(format!("/proc/{}/status", running.child.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    assert_eq!(u64::from_str_radix(ignored, 16).unwrap() & 1, 1, "{status}");
+    running.signal("-TERM");
+    assert_eq!(running.code(), 0);
 }
 
 #[test]

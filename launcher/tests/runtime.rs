@@ -249,6 +249,8 @@ mod slow {
 
     /// The branches whose element has stopped.
     pub static STOPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    /// Held for as long as an element called `held` is not to stop.
+    pub static HOLD: Mutex<()> = Mutex::new(());
 
     #[derive(Debug, Default)]
     pub struct Slow;
@@ -275,9 +277,13 @@ mod slow {
             transition: gst::StateChange,
         ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
             if transition == gst::StateChange::ReadyToNull {
-                thread::sleep(Duration::from_secs(1));
-                let branch = self.obj().parent().map(|parent| parent.name().to_string());
-                STOPPED.lock().unwrap().extend(branch);
+                if self.obj().name() == "held" {
+                    drop(HOLD.lock());
+                } else {
+                    thread::sleep(Duration::from_secs(1));
+                    let branch = self.obj().parent().map(|parent| parent.name().to_string());
+                    STOPPED.lock().unwrap().extend(branch);
+                }
             }
             self.parent_change_state(transition)
         }
@@ -303,6 +309,32 @@ fn the_end_waits_for_a_branch_that_is_being_stopped() {
     assert_eq!(running.stop(), Outcome::Finished);
     let stopped: Vec<String> = slow::STOPPED.lock().unwrap().iter().cloned().collect();
     assert_eq!(stopped, ["camera-0"], "its last file would have been cut off");
+}
+
+#[test]
+fn a_branch_that_does_not_start_and_hangs_holds_up_nobody() {
+    slow::register();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    let graph = r#"
+[params.location]
+type = "string"
+default = "/dev/zero"
+scope = "camera"
+help = "h"
+[camera]
+launch = "filesrc location=${location} ! identity sleep-time=20000 ! fakesink testslow name=held"
+"#;
+    let hold = slow::HOLD.lock().unwrap();
+    let values = [(Some(1), "location", file.to_str().unwrap())];
+    let running = Running::start(plan(graph, 2, &values)).unwrap();
+    // It does not start, and its other element does not stop; the instance answers all the same.
+    wait_for("the failure", || running.source(1).filter(|source| source.error.is_some()));
+    assert!(running.bin(1).is_none());
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    drop(hold);
+    wait_for("the rebuild", || running.bin(1).filter(|bin| bin.current_state() == gst::State::Playing));
+    assert_eq!(running.stop(), Outcome::Finished);
 }
 
 #[test]

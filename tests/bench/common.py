@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,6 +25,26 @@ def data(path):
     """A file of the shared test data: NVR_TEST_DATA, else ../shared/data beside the repository. None if missing."""
     root = pathlib.Path(os.environ.get("NVR_TEST_DATA") or ROOT / "../shared/data")
     return root / path if (root / path).exists() else None
+
+
+def videos(given):
+    """What cameras show: the videos that were given, else two of the shared test data, as far as they are there."""
+    known = [data(f"videos/{name}") for name in ("swdee_cars.mp4", "x_pets09-s2l1_300f_h264.mp4")]
+    return given or [video for video in known if video]
+
+
+@contextlib.contextmanager
+def logs(keep):
+    """A folder for the programs' logs. It goes at the end, unless it is to be kept or something fails."""
+    folder, finished = pathlib.Path(tempfile.mkdtemp(prefix="nvr-bench-")), False
+    try:
+        yield folder
+        finished = True
+    finally:
+        if keep or not finished:
+            print(f"logs: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def program(name, package):

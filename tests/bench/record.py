@@ -197,27 +197,16 @@ def main():
     for program in ("ffmpeg", "ffprobe"):
         if not shutil.which(program):
             common.fail(f"{program} is missing, install it with: apt-get install ffmpeg")
-    known = [common.data(f"videos/{name}") for name in ("swdee_cars.mp4", "x_pets09-s2l1_300f_h264.mp4")]
-    videos = args.video or [video for video in known if video]
-
-    folder, finished = pathlib.Path(tempfile.mkdtemp(prefix="nvr-bench-")), False
-    try:
-        results = []
-        with contextlib.ExitStack() as stack:
-            port, _ = stack.enter_context(common.broker(folder))
-            facts, _, _ = stack.enter_context(common.cameras(folder, args.cameras, videos, args.fps))
-            for number in range(args.rounds):
-                order = list(PROGRAMS) if number % 2 == 0 else list(reversed(PROGRAMS))
-                results += [measure(name, args, facts["cameras"], folder, port) for name in order]
-        if args.json:
-            pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
-        report(results, args)
-        finished = True
-    finally:
-        if args.keep or not finished:
-            print(f"logs: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    results = []
+    with common.logs(args.keep) as folder, contextlib.ExitStack() as stack:
+        port, _ = stack.enter_context(common.broker(folder))
+        facts, _, _ = stack.enter_context(common.cameras(folder, args.cameras, common.videos(args.video), args.fps))
+        for number in range(args.rounds):
+            order = list(PROGRAMS) if number % 2 == 0 else list(reversed(PROGRAMS))
+            results += [measure(name, args, facts["cameras"], folder, port) for name in order]
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    report(results, args)
 
 
 if __name__ == "__main__":

@@ -59,12 +59,11 @@ def main():
     parser.add_argument("--program", help="nvr-launch to run instead of the release build")
     args = parser.parse_args()
 
-    known = [common.data(f"videos/{name}") for name in ("swdee_cars.mp4", "x_pets09-s2l1_300f_h264.mp4")]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="nvr-soak-"))
     print(f"logs: {folder}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         port, _ = stack.enter_context(common.broker(folder))
-        facts, _, _ = stack.enter_context(common.cameras(folder, args.cameras, [v for v in known if v], args.camera_fps))
+        facts, _, _ = stack.enter_context(common.cameras(folder, args.cameras, common.videos(None), args.camera_fps))
         counter = Counter(port)
         stack.callback(counter.client.loop_stop)
         binary = args.program or common.program("nvr-launch", "nvr-launch")

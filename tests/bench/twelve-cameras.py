@@ -13,11 +13,9 @@ import json
 import os
 import pathlib
 import shlex
-import shutil
 import socket
 import statistics
 import sys
-import tempfile
 import threading
 import time
 
@@ -264,31 +262,21 @@ def main():
     args.model = args.model or common.data("models/yolox_nano_416.onnx")
     if not args.model or not pathlib.Path(args.model).exists():
         common.fail("no model: give --model, or NVR_TEST_DATA with models/yolox_nano_416.onnx")
-    known = [common.data(f"videos/{name}") for name in ("swdee_cars.mp4", "x_pets09-s2l1_300f_h264.mp4")]
-    videos = args.video or [video for video in known if video]
+    videos = common.videos(args.video)
 
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="nvr-bench-"))
-    finished = False
-    try:
-        with contextlib.ExitStack() as stack:
-            port, mosquitto = stack.enter_context(common.broker(folder))
-            facts, log, server = stack.enter_context(common.cameras(folder, args.cameras, videos))
-            subscriber = Subscriber(port)
-            stack.callback(subscriber.close)
-            others, results = {"cameras": server.pid, "broker": mosquitto.pid}, []
-            for _ in range(args.repeat):
-                for run in contenders(args, facts, port):
-                    results.append(measure(run, args, folder, facts, log, subscriber, others))
+    with common.logs(args.keep) as folder, contextlib.ExitStack() as stack:
+        port, mosquitto = stack.enter_context(common.broker(folder))
+        facts, log, server = stack.enter_context(common.cameras(folder, args.cameras, videos))
+        subscriber = Subscriber(port)
+        stack.callback(subscriber.close)
+        others, results = {"cameras": server.pid, "broker": mosquitto.pid}, []
+        for _ in range(args.repeat):
+            for run in contenders(args, facts, port):
+                results.append(measure(run, args, folder, facts, log, subscriber, others))
         if args.json:
             pathlib.Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
         print(f"{args.cameras} cameras, {args.fps:g} fps each, {os.cpu_count()} cores, {args.seconds:g} s per program\n")
         print(table(results))
-        finished = True
-    finally:
-        if args.keep or not finished:
-            print(f"logs: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

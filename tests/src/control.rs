@@ -11,7 +11,7 @@ use std::{
 use nvr_core::command::{Ack, Incoming, State, Status, read};
 use nvr_launch::ctl::client::{Broker, Client, Event};
 
-use crate::detector::runtime_library;
+use crate::{detector::runtime_library, mosquitto::Mosquitto};
 
 /// Longest wait for anything that should take milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -96,6 +96,36 @@ pub fn launcher(program: &str, args: &[&str]) -> Command {
     }
     command
 }
+
+/// An instance of `graph`, named `id`, with the cameras of `streams`, on a broker.
+pub fn instance(
+    program: &str,
+    graph: &str,
+    id: &str,
+    streams: &str,
+    broker: &Mosquitto,
+    more: &[&str],
+) -> Process {
+    Process::start(instance_command(program, graph, id, streams, broker, more))
+}
+
+/// The same, not started yet.
+pub fn instance_command(
+    program: &str,
+    graph: &str,
+    id: &str,
+    streams: &str,
+    broker: &Mosquitto,
+    more: &[&str],
+) -> Command {
+    let url = broker.url();
+    let args = [graph, "--instance-id", id, "--streams", streams, "--broker", &url];
+    launcher(program, &[&args[..], more].concat())
+}
+
+/// What a processor of drawn cameras with the built-in model is told besides; commands may name drawn cameras too, as
+/// fast as they come.
+pub const DRAWN: [&str; 6] = ["--model", "demo", "--uri-schemes", "rtsp,testsrc,file", "--command-rate", "0"];
 
 /// Somebody with a connection to the broker.
 #[derive(Debug)]

@@ -67,6 +67,15 @@ impl Recorder {
         });
     }
 
+    /// Waits until a storage tier is said to be in a state.
+    pub fn tier(&self, tier: &str, state: &str) {
+        self.wait(&format!("{tier} tier {state}"), |message| {
+            message.structure().is_some_and(|s| {
+                s.name() == "nvr-tier-state" && s.get("tier") == Ok(tier) && s.get("state") == Ok(state)
+            })
+        });
+    }
+
     pub fn segment(&self) -> gst::Structure {
         let message = self.wait("a finished segment", |message| {
             message.structure().is_some_and(|s| s.name() == "nvr-segment")

@@ -9,7 +9,7 @@ use std::{
 use nvr_core::command::{AckStatus, Command, Incoming, State, read};
 use nvr_launch::ctl::client::Event;
 use nvr_tests::{
-    control::{Operator, PATIENCE, Process, data_folder, launcher, second_model},
+    control::{DRAWN, Operator, PATIENCE, Process, data_folder, instance, instance_command, second_model},
     mosquitto::{Access, Mosquitto},
 };
 use serde_json::{Value, json};
@@ -21,26 +21,9 @@ fn number(name: &str, default: usize) -> usize {
 }
 
 fn processor(broker: &Mosquitto, data: &std::path::Path, more: &[&str]) -> Process {
-    let url = broker.url();
-    let mut args = vec![
-        "processor",
-        "--instance-id",
-        "proc-a",
-        "--streams",
-        "0",
-        "--uri",
-        CAMERA,
-        "--model",
-        "demo",
-        "--broker",
-        &url,
-        "--uri-schemes",
-        "rtsp,testsrc",
-        "--command-rate",
-        "0",
-    ];
-    args.extend(more);
-    let mut command = launcher(env!("CARGO_BIN_EXE_launch"), &args);
+    let more = [&DRAWN[..], &["--uri", CAMERA], more].concat();
+    let program = env!("CARGO_BIN_EXE_launch");
+    let mut command = instance_command(program, "processor", "proc-a", "0", broker, &more);
     data_folder(&mut command, data);
     Process::start(command)
 }
@@ -284,9 +267,8 @@ fn damaged_commands_are_answered_and_do_no_harm() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("graph.toml");
     std::fs::write(&graph, GRAPH).unwrap();
-    let args =
-        [graph.to_str().unwrap(), "--instance-id", "proc-a", "--broker", &broker.url(), "--streams", "0"];
-    let mut process = Process::start(launcher(env!("CARGO_BIN_EXE_launch"), &args));
+    let graph = graph.to_str().unwrap();
+    let mut process = instance(env!("CARGO_BIN_EXE_launch"), graph, "proc-a", "0", &broker, &[]);
     let mut operator = Operator::new(&broker.url(), &[]);
     operator.state("proc-a", State::Running);
     let count = number("NVR_CONTROL_MUTATIONS", 3000);

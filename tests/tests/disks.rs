@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gstnvr::nvrrecordsink::volume::IDENTITY;
-use nvr_tests::disk::Disk;
+use nvr_tests::disk::{Disk, Frozen};
 use nvr_tests::recorder::{Recorder, TIMEOUT, agrees_with_files, catalogue, played, segments};
 
 /// A recorder on a disk, and beside it a branch that must not notice anything.
@@ -31,6 +31,13 @@ fn other_goes_on(recorder: &Recorder) {
     }
 }
 
+/// The disk does not answer until what this gives is dropped; `None` on machines that have no such thing.
+fn frozen(disk: &Disk) -> Option<Frozen<'_>> {
+    disk.freeze()
+        .map_err(|error| nvr_tests::skipped(&format!("a file system that can be frozen: {error}")))
+        .ok()
+}
+
 #[test]
 fn a_full_disk_loses_the_oldest_and_recording_goes_on() {
     let Some(disk) = Disk::new(8, &[]) else { return };
@@ -43,14 +50,17 @@ fn a_full_disk_loses_the_oldest_and_recording_goes_on() {
     let errors = recorder.stat("errors");
     recorder.segment();
     assert!(errors > 0 && !first.exists());
-    assert_eq!(recorder.stat("dropped"), 0);
+    assert_eq!((recorder.stat("dropped"), recorder.stat("lost")), (0, 0));
     recorder.end();
     assert_eq!(fs::read_to_string(disk.root().join("theirs.txt")).unwrap(), "keep");
-    for row in catalogue(&disk.root()) {
-        assert!(row.end_us.is_some(), "{row:?}");
-        if row.frames > 0 {
-            played(&row.file());
-        }
+    let rows = agrees_with_files(&disk.root());
+    for row in &rows {
+        played(&row.file());
+    }
+    // What could not be written waited: of all that is left, one segment ends where the next one begins.
+    for pair in rows.windows(2) {
+        let pause = pair[1].start_us - pair[0].end_us.unwrap();
+        assert!(pause.abs() < 100_000, "{pause} us between {pair:?}");
     }
 }
 
@@ -138,13 +148,7 @@ fn a_disk_that_does_not_answer_stops_nothing_and_is_recorded_to_afterwards() {
     let Some(disk) = Disk::new(64, &[]) else { return };
     let recorder = on_disk(&disk, "");
     recorder.segment();
-    let frozen = match disk.freeze() {
-        Ok(frozen) => frozen,
-        Err(error) => {
-            nvr_tests::skipped(&format!("a file system that can be frozen: {error}"));
-            return;
-        }
-    };
+    let Some(frozen) = frozen(&disk) else { return };
     let (received, written) = (recorder.stat("received"), recorder.stat("written"));
     other_goes_on(&recorder);
     other_goes_on(&recorder);
@@ -168,8 +172,7 @@ fn a_disk_that_does_not_answer_stops_nothing_and_is_recorded_to_afterwards() {
 #[test]
 fn a_slow_disk_is_recorded_to_without_disturbing_others() {
     let Some(disk) = Disk::new(64, &[]) else { return };
-    if let Err(error) = disk.freeze().map(drop) {
-        nvr_tests::skipped(&format!("a file system that can be frozen: {error}"));
+    if frozen(&disk).is_none() {
         return;
     }
     let recorder = on_disk(&disk, "");
@@ -196,13 +199,7 @@ fn stopping_waits_for_no_disk() {
     let Some(disk) = Disk::new(64, &[]) else { return };
     let recorder = on_disk(&disk, "");
     recorder.segment();
-    let frozen = match disk.freeze() {
-        Ok(frozen) => frozen,
-        Err(error) => {
-            nvr_tests::skipped(&format!("a file system that can be frozen: {error}"));
-            return;
-        }
-    };
+    let Some(frozen) = frozen(&disk) else { return };
     let began = Instant::now();
     recorder.pipeline.set_state(gst::State::Null).unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
@@ -216,23 +213,44 @@ fn stopping_waits_for_no_disk() {
     agrees_with_files(&disk.root());
 }
 
+fn moved(recorder: &Recorder, count: u64) {
+    let until = Instant::now() + TIMEOUT;
+    while recorder.stat("moved") < count {
+        assert!(Instant::now() < until, "{:?}", recorder.sink.property::<gst::Structure>("stats"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// One that is there and takes nothing was back, in words, before each attempt, and missing again after it.
+#[test]
+fn a_tier_that_takes_nothing_is_missed_once_until_it_does() {
+    let (Some(hot), Some(warm)) = (Disk::new(64, &[]), Disk::new(64, &[])) else { return };
+    let tiers = format!("hot-max-age=3 warm-location={} warm-min-free=0", warm.root().display());
+    let recorder = on_disk(&hot, &tiers);
+    moved(&recorder, 1);
+    warm.remount("ro").unwrap();
+    recorder.tier("warm", "failing");
+    let before = recorder.stat("move-errors");
+    recorder.wait("three more attempts", |message| {
+        let tier = message.structure().filter(|structure| structure.name() == "nvr-tier-state");
+        assert!(tier.is_none(), "{tier:?}");
+        recorder.stat("move-errors") >= before + 3
+    });
+    warm.remount("rw").unwrap();
+    recorder.tier("warm", "ready");
+    recorder.end();
+}
+
 /// A warm tier that is unmounted and comes back: recordings wait on the hot one, and none is lost or doubled.
 #[test]
 fn a_tier_that_vanishes_is_waited_for() {
     let (Some(hot), Some(warm)) = (Disk::new(64, &[]), Disk::new(64, &[])) else { return };
     let tiers = format!("hot-max-age=3 warm-location={} warm-min-free=0", warm.root().display());
     let recorder = on_disk(&hot, &tiers);
-    let deadline = || Instant::now() + TIMEOUT;
-    let moved = |count: u64| {
-        let until = deadline();
-        while recorder.stat("moved") < count {
-            assert!(Instant::now() < until, "{:?}", recorder.sink.property::<gst::Structure>("stats"));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    moved(2);
+    moved(&recorder, 2);
     warm.pull().unwrap();
-    let until = deadline();
+    recorder.tier("warm", "failing");
+    let until = Instant::now() + TIMEOUT;
     let before = recorder.stat("moved");
     let waiting = |rows: &[gstnvr::nvrrecordsink::catalog::Recording]| {
         rows.iter().filter(|row| row.tier == "hot").count()
@@ -244,8 +262,11 @@ fn a_tier_that_vanishes_is_waited_for() {
     assert!(recorder.stat("moved") <= before + 16, "moved to nowhere");
     assert_eq!(fs::read_dir(warm.root()).unwrap().count(), 0, "something went under the mount point");
     other_goes_on(&recorder);
+    let failing = recorder.sink.property::<gst::Structure>("stats").get::<String>("failing-tiers");
+    assert_eq!(failing.as_deref(), Ok("warm"));
     warm.mount("rw").unwrap();
-    moved(before + 6);
+    recorder.tier("warm", "ready");
+    moved(&recorder, before + 6);
     recorder.end();
     let rows = catalogue(&hot.root());
     let mut named: Vec<_> = rows.iter().map(gstnvr::nvrrecordsink::catalog::Recording::file).collect();

@@ -203,9 +203,9 @@ struct Watched {
 }
 
 impl Watched {
-    fn play(uri: &str) -> Self {
+    fn play(uri: &str, receiver: &str) -> Self {
         let source = gst::ElementFactory::make("nvrsrc").property("uri", uri).property("latency", 0_u32);
-        let source = source.build().unwrap();
+        let source = source.property_from_str("receiver", receiver).build().unwrap();
         let sink = gst::ElementFactory::make("fakesink").property("sync", false).build().unwrap();
         let pipeline = gst::Pipeline::new();
         pipeline.add_many([&source, &sink]).unwrap();
@@ -268,12 +268,12 @@ fn connections() -> u32 {
 }
 
 /// This test in a process whose allocators keep nothing back.
-fn without_caches() -> bool {
+fn without_caches(test: &str) -> bool {
     if std::env::var_os(COUNTING).is_some() {
         return false;
     }
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_thousand_reconnects_leave_nothing_behind", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
         .envs([(COUNTING, "1"), ("G_SLICE", "always-malloc")])
         .env("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
         .status()
@@ -284,14 +284,24 @@ fn without_caches() -> bool {
 
 #[test]
 fn a_thousand_reconnects_leave_nothing_behind() {
-    if without_caches() {
-        return;
+    if !without_caches("a_thousand_reconnects_leave_nothing_behind") {
+        count("light");
     }
+}
+
+#[test]
+fn a_thousand_reconnects_of_rtspsrc_leave_nothing_behind() {
+    if !without_caches("a_thousand_reconnects_of_rtspsrc_leave_nothing_behind") {
+        count("rtspsrc");
+    }
+}
+
+fn count(receiver: &str) {
     nvr_launch::process::tune_allocator();
     gst::init().unwrap();
     gstnvr::plugin_register_static().unwrap();
     let Some(camera) = Camera::start() else { return };
-    let cameras: Vec<_> = (0..SOURCES).map(|_| Watched::play(&camera.uri)).collect();
+    let cameras: Vec<_> = (0..SOURCES).map(|_| Watched::play(&camera.uri, receiver)).collect();
     // Nobody listens there: the attempts of hours, without the hours.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = format!("rtsp://{nobody}/0");

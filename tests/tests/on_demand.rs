@@ -1,9 +1,9 @@
 //! Recording by mode and on demand, from end to end: cameras over RTSP, a real mosquitto, the shipped graphs, commands
 //! and their answers, and the files and the catalogue that come of it.
 
+use std::process::Command;
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,14 +22,12 @@ use nvr_launch::{
     rtsp_server::{Camera, RtspServer, TestSrc},
 };
 use nvr_tests::{
-    control::{Operator, PATIENCE, Process, launcher},
+    control::{Operator, PATIENCE, instance, launcher},
     mosquitto::{Access, Mosquitto},
 };
 use serde_json::{Value, json};
 
-fn launch(args: &[&str]) -> Command {
-    launcher(env!("CARGO_BIN_EXE_launch"), args)
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_launch");
 
 fn init() {
     static REGISTERED: std::sync::Once = std::sync::Once::new();
@@ -124,23 +122,8 @@ fn a_recorder_records_what_it_is_told_over_mqtt() {
     let root = folder.path().join("recordings");
     let location = root.display().to_string();
     let url = broker.url();
-    let mut process = Process::start(launch(&[
-        "recorder",
-        "--instance-id",
-        "rec-a",
-        "--streams",
-        "1,2",
-        "--uri",
-        &uri,
-        "--location",
-        &location,
-        "--mode",
-        "events",
-        "--segment-duration",
-        "2",
-        "--broker",
-        &url,
-    ]));
+    let more = ["--uri", &uri, "--location", &location, "--mode", "events", "--segment-duration", "2"];
+    let mut process = instance(PROGRAM, "recorder", "rec-a", "1,2", &broker, &more);
     let mut operator = Operator::new(&url, &[]);
     operator.playing("rec-a", 2);
     until(&mut operator, "an idle recorder", "rec-a", 1, |r| r.state == "idle" && r.on_demand.is_none());
@@ -221,7 +204,8 @@ fn a_recorder_records_what_it_is_told_over_mqtt() {
 
     // From a shell.
     let output =
-        launch(&["ctl", "save-clip", "2", "--before", "2", "--name", "shell", "--broker", &url]).output();
+        launcher(PROGRAM, &["ctl", "save-clip", "2", "--before", "2", "--name", "shell", "--broker", &url])
+            .output();
     let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains("clips/2/shell.mp4, 20"), "{output:?}");
@@ -253,28 +237,10 @@ fn one_process_detects_and_records_what_it_sees() {
     let uri = camera(&server);
     let folder = tempfile::tempdir().unwrap();
     let location = folder.path().display().to_string();
-    let url = broker.url();
-    let mut process = Process::start(launch(&[
-        "nvr",
-        "--instance-id",
-        "nvr-a",
-        "--streams",
-        "4",
-        "--uri",
-        &uri,
-        "--location",
-        &location,
-        "--mode",
-        "events",
-        "--model",
-        "demo",
-        "--post-buffer",
-        "1",
-        "--gate",
-        "--broker",
-        &url,
-    ]));
-    let mut operator = Operator::new(&url, &["nvr/detections/+"]);
+    let told = "--mode events --model demo --post-buffer 1 --gate";
+    let more: Vec<_> = told.split(' ').chain(["--uri", &uri, "--location", &location]).collect();
+    let mut process = instance(PROGRAM, "nvr", "nvr-a", "4", &broker, &more);
+    let mut operator = Operator::new(&broker.url(), &["nvr/detections/+"]);
     operator.playing("nvr-a", 1);
     until(&mut operator, "events", "nvr-a", 4, |r| r.reason.as_deref() == Some("events"));
     // Nothing is seen any more.

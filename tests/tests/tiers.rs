@@ -15,6 +15,9 @@ use gstnvr::nvrrecordsink::catalog::{
 use gstnvr::nvrrecordsink::checksum::Checksum;
 use gstnvr::nvrrecordsink::tiers::{Archive, COLD, HOT, Place, TierSettings, WARM};
 use gstnvr::nvrrecordsink::volume::{IDENTITY, Volume};
+use nvr_core::command::Tier;
+use nvr_tests::control::{Operator, instance};
+use nvr_tests::mosquitto::{Access, Mosquitto};
 use nvr_tests::plugin::PluginFolder;
 use nvr_tests::recorder::{Recorder, catalogue, contents, init, played, segments};
 use nvr_tests::store::{SECRET, Store};
@@ -152,6 +155,17 @@ impl Site {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+
+    /// Waits for a whole look that fails. The first failure may be of one that began before what it is to see.
+    fn until_looked(&self) {
+        self.until_failed();
+        self.until_failed();
+    }
+
+    fn failing(&self) -> Vec<&'static str> {
+        let tiers = self.limits.lock().tally.tiers();
+        tiers.iter().filter(|tier| tier.error.is_some()).map(|tier| tier.tier).collect()
+    }
 }
 
 fn sum(bytes: &[u8]) -> String {
@@ -228,7 +242,8 @@ fn a_store_that_fails_in_any_way_loses_nothing() {
     site.record(&guard, 200, &bytes);
     site.until("noted", |rows| rows.len() == 1);
     // It is asked, and not there: nothing moves, and nothing is removed.
-    std::thread::sleep(Duration::from_secs(6));
+    site.until_looked();
+    assert_eq!(site.failing(), [COLD]);
     assert_eq!(site.rows()[0].tier, HOT);
     assert_eq!(segments(&site.volume.root).len(), 1);
     {
@@ -239,6 +254,7 @@ fn a_store_that_fails_in_any_way_loses_nothing() {
         contents.cuts = 2;
     }
     site.cold(1);
+    assert_eq!(site.failing(), [""; 0]);
     assert!(read(&mut site.archive(), &site.rows()[0]).unwrap() == bytes);
     // A store that says yes, and keeps something else.
     store.contents.lock().forgetful = true;
@@ -372,7 +388,7 @@ fn a_bucket_without_its_identity_is_left_alone() {
     site.limits.lock().policy.max_age_us = Some(100_000_000);
     site.record(&guard, 150, b"is too old for the hot tier, which is there");
     site.until("removed", |rows| rows.len() == 1);
-    std::thread::sleep(Duration::from_secs(6));
+    site.until_looked();
     assert_eq!(site.rows()[0].tier, COLD, "forgotten, although it could not be removed");
     assert_eq!(store.contents.lock().objects.len(), 2);
     store.contents.lock().objects.insert(format!("x/{IDENTITY}"), identity.unwrap());
@@ -440,6 +456,74 @@ fn an_export_takes_recordings_from_every_tier() {
     fs::remove_file(&output).unwrap();
     assert_ne!(run(&words), ExitCode::SUCCESS);
     assert!(!output.exists());
+}
+
+const WATCHED: &str = r#"
+summary = "recorders that have nothing to record"
+kind = "test"
+[params.broker]
+type = "uri"
+default = "mqtt://localhost"
+help = "h"
+[params.location]
+type = "string"
+default = "."
+help = "h"
+[graph]
+launch = "nvrcontrol instance-id=${instance_id} broker=${broker}"
+[camera]
+launch = """
+  videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=5/1
+  ! x264enc tune=zerolatency speed-preset=ultrafast ! h264parse
+  ! nvrrecordsink source-id=${source_id} mode=off location=${location}/hot hot-max-age=60
+    warm-location=${location}/warm min-free=0 warm-min-free=0
+"""
+"#;
+
+/// Two cameras record to it: each says so in the status, and the log says it once.
+#[test]
+fn a_tier_that_is_missing_is_told_once_with_what_to_do() {
+    let Some(broker) = Mosquitto::start(Access::Open) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (warm, away) = (folder.path().join("warm"), folder.path().join("away"));
+    let graph = folder.path().join("watched.toml");
+    fs::write(&graph, WATCHED).unwrap();
+    let (graph, location) = (graph.to_str().unwrap(), folder.path().to_str().unwrap());
+    let program = env!("CARGO_BIN_EXE_launch");
+    let process = instance(program, graph, "rec", "0,1", &broker, &["--location", location]);
+    let mut operator = Operator::new(&broker.url(), &[]);
+    // What the status says of the warm tier of each camera.
+    let warm_of = |operator: &Operator| -> Vec<Tier> {
+        let streams =
+            operator.client.statuses.get("rec").map(|status| &status.streams[..]).unwrap_or_default();
+        let recordings = streams.iter().filter_map(|stream| stream.recording.as_ref());
+        recordings.flat_map(|recording| &recording.tiers).filter(|tier| tier.tier == WARM).cloned().collect()
+    };
+    let both = |operator: &Operator, state: &str| {
+        let tiers = warm_of(operator);
+        tiers.len() == 2 && tiers.iter().all(|tier| tier.state == state)
+    };
+    let started = Instant::now();
+    while !warm.join(IDENTITY).exists() {
+        assert!(started.elapsed() < TIMEOUT, "{}", process.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Unmounted: the empty directory below is there.
+    fs::rename(&warm, &away).unwrap();
+    fs::create_dir(&warm).unwrap();
+    operator.until("a tier is missing", |operator| both(operator, "failing"));
+    for tier in warm_of(&operator) {
+        let error = tier.error.unwrap();
+        assert!(error.contains(warm.to_str().unwrap()) && error.contains("mount its disk"), "{error}");
+    }
+    fs::remove_dir(&warm).unwrap();
+    fs::rename(&away, &warm).unwrap();
+    operator.until("the tier is back", |operator| both(operator, "ready"));
+    operator.until("the line in the log", |_| process.log().contains("tier.ready"));
+    let log = process.log();
+    for event in ["tier.failing", "tier.ready"] {
+        assert_eq!(log.matches(event).count(), 1, "{log}");
+    }
 }
 
 /// Killed again and again while recordings move: in the end each has one file and one entry.

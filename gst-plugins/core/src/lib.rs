@@ -2,6 +2,7 @@
 //! without GStreamer, a network, a clock or a thread. `now` is always a parameter.
 #![forbid(unsafe_code)]
 
+pub mod access_unit;
 pub mod alert;
 pub mod backoff;
 pub mod command;
@@ -11,6 +12,7 @@ pub mod draw;
 pub mod event;
 pub mod frame;
 pub mod geometry;
+pub mod interleaved;
 pub mod layout;
 pub mod lifecycle;
 pub mod model;
@@ -20,6 +22,8 @@ pub mod overlay;
 pub mod preprocess;
 pub mod rate;
 pub mod retention;
+pub mod rtp;
+pub mod rtsp;
 pub mod scale;
 pub mod scene;
 pub mod secret;

@@ -1,5 +1,8 @@
 //! Rates: which frames to take so that a source is looked at `max-fps` times a second, and how often it was.
 
+/// However seldom frames are wanted, one a day is taken, nanoseconds.
+const LONGEST_INTERVAL: f64 = 86_400e9;
+
 /// Lets at most `max_fps` frames a second through, evenly spaced, without drift: each frame is compared with
 /// a schedule and not with the frame before. Times are nanoseconds of running time.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +39,7 @@ impl RateLimiter {
             self.due = None;
             return true;
         }
-        let interval = (1e9 / max_fps) as u64;
+        let interval = (1e9 / max_fps).min(LONGEST_INTERVAL) as u64;
         // Half a frame of jitter must not cost a frame: up to a tenth of the interval early counts as on time.
         let early = interval / 10;
         match self.due {
@@ -84,13 +87,20 @@ impl RateMeter {
         self.times.push_back(now_ns);
     }
 
-    /// Events per second, `None` until there were two. Slow sources are measured over their last two events.
+    /// Events per second, `None` until there were two. Slow sources are measured over their last two events; where
+    /// nothing has come for much longer than that, the rate is 0.
     pub fn rate(&mut self, now_ns: u64) -> Option<f64> {
-        while self.times.len() > 2 && self.times[0] + self.window_ns < now_ns {
+        while self.times.len() > 2 && self.times[0].saturating_add(self.window_ns) < now_ns {
             self.times.pop_front();
         }
         let (first, last) = (*self.times.front()?, *self.times.back()?);
-        (last > first).then(|| (self.times.len() - 1) as f64 * 1e9 / (last - first) as f64)
+        if last <= first {
+            return None;
+        }
+        if now_ns.saturating_sub(last) > self.window_ns.max(2 * (last - first)) {
+            return Some(0.0);
+        }
+        Some((self.times.len() - 1) as f64 * 1e9 / (last - first) as f64)
     }
 }
 
@@ -209,6 +219,34 @@ mod tests {
             let got = accepted(fps_in, max_fps, 30);
             prop_assert!(got as f64 <= 30.0 * max_fps * 1.02 + 2.0);
         }
+    }
+
+    #[test]
+    fn the_smallest_rate_takes_one_frame_a_day() {
+        const HOUR: u64 = 3_600_000_000_000;
+        for max_fps in [1e-5, 1e-12, f64::MIN_POSITIVE] {
+            for mut limiter in [RateLimiter::default(), RateLimiter::for_source(1)] {
+                let taken = (0..24 * 30).filter(|hour| limiter.accept(hour * HOUR, max_fps)).count();
+                assert!((25..=31).contains(&taken), "{max_fps}: {taken}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_that_has_gone_silent_has_no_rate() {
+        const S: u64 = 1_000_000_000;
+        let mut meter = RateMeter::default();
+        (0..50).for_each(|i| meter.add(i * S / 5));
+        let last = 49 * S / 5;
+        for (silence, rate) in [(0, 5.0), (2 * S, 5.0), (4 * S, 5.0), (3600 * S, 0.0)] {
+            assert!((meter.rate(last + silence).unwrap() - rate).abs() < 0.01, "after {silence} ns");
+        }
+        // One frame in twenty seconds is no silence.
+        let mut slow = RateMeter::default();
+        (0..4).for_each(|i| slow.add(i * 20 * S));
+        assert!((slow.rate(85 * S).unwrap() - 0.05).abs() < 0.001);
+        assert_eq!(slow.rate(200 * S), Some(0.0));
+        assert!(slow.rate(0).is_some(), "a clock that was set back");
     }
 
     #[test]

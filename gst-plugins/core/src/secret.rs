@@ -59,6 +59,16 @@ pub fn redact_uri(uri: &str) -> String {
     pieces(&location, |c| c == '&').map(|piece| piece.shown()).collect()
 }
 
+/// As [`redact_uri`], with `***@` where user and password stood. Unlike [`redact`], which looks for addresses in a text
+/// and takes a space for the end of one, it knows a password with spaces.
+pub fn redact_address(uri: &str) -> String {
+    let shown = redact_uri(uri);
+    match (split_credentials(uri).0, shown.split_once("://")) {
+        (Some(_), Some((scheme, rest))) => format!("{scheme}://{HIDDEN}@{rest}"),
+        _ => shown,
+    }
+}
+
 /// The values of secrets in the query of an address, as they stand there.
 pub fn secrets(location: &str) -> impl Iterator<Item = &str> {
     pieces(location, |c| c == '&').filter_map(|piece| match piece {
@@ -197,6 +207,14 @@ mod tests {
             assert_eq!(redact_uri(uri), expected);
             assert_eq!(secrets(uri).collect::<Vec<_>>(), found);
         }
+        for (uri, expected) in [
+            ("rtsp://u:my pass@cam/1", "rtsp://***@cam/1"),
+            ("rtsp://***@cam/1", "rtsp://***@cam/1"),
+            ("rtsp://cam/1?pwd=my pass&x=1", "rtsp://cam/1?pwd=***&x=1"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(redact_address(uri), expected);
+        }
     }
 
     proptest! {
@@ -204,6 +222,7 @@ mod tests {
         fn nothing_panics(text in ".{0,60}|([a:/@?&=#;\" ]|pwd|://){0,20}") {
             redact(&text);
             redact_uri(&text);
+            redact_address(&text);
             secrets(&text).count();
         }
 

@@ -54,20 +54,73 @@ impl Anchor {
     }
 }
 
+/// Media time that goes back by more than this is another line of time; reordering is less.
+const BACK: i64 = 500_000_000;
+/// Media time that runs ahead of the arrivals by more than this is another line of time.
+const AHEAD: i64 = 1_000_000_000;
+/// For so long the earliest arrival counts.
+const WINDOW: u64 = 5_000_000_000;
+
+/// Lays the times of a camera's clock, which drifts, onto the line of arrivals, which jitter: each unit is as late as
+/// the promptest of the last seconds was.
+#[derive(Clone, Debug, Default)]
+pub struct Skew {
+    /// The least distance from media time to arrival, in this window and the one before, and when this one began.
+    least: Option<(i64, i64, u64)>,
+    /// Media time and arrival of the last unit.
+    last: (i64, u64),
+}
+
+impl Skew {
+    /// When the unit was there whose media time is `media` and that arrived at `arrival`.
+    pub fn place(&mut self, media: i64, arrival: u64) -> Placed {
+        let distance = (arrival.min(1 << 62) as i64).saturating_sub(media);
+        let (last_media, last_arrival) = self.last;
+        let went = media.saturating_sub(last_media);
+        let passed = arrival.saturating_sub(last_arrival).min(1 << 62) as i64;
+        let jumped = self.least.is_some() && (went < -BACK || went > passed.saturating_add(AHEAD));
+        self.last = (media, arrival);
+        let (before, now, since) = match self.least {
+            Some(least) if !jumped => least,
+            _ => (distance, distance, arrival),
+        };
+        let least = if arrival.saturating_sub(since) > WINDOW {
+            (now, distance, arrival)
+        } else {
+            (before, now.min(distance), since)
+        };
+        self.least = Some(least);
+        let time = media.saturating_add(least.0.min(least.1)).max(0) as u64;
+        Placed { time, jumped }
+    }
+}
+
 /// Gives each unit of a stream in decoding order a decoding time: strictly growing, not after its presentation time.
 ///
 /// Where the stream has reordered pictures, how long decoding has to be ahead is learned from the first of them,
-/// whose presentation time is moved by that much, once; nothing is held back to find out beforehand.
+/// whose presentation time is moved by that much, once; nothing is held back to find out beforehand. How evenly units
+/// arrive counts for little: between two pictures that no later one is shown before, they are decoded at even distances.
 #[derive(Clone, Debug, Default)]
 pub struct DecodeTimes {
     last: Option<u64>,
     delay: u64,
+    run: Option<Run>,
+}
+
+/// Units since the one that is shown last so far.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// When that is.
+    shown: u64,
+    units: u64,
+    /// From one unit to the next in the run before.
+    step: u64,
 }
 
 impl DecodeTimes {
     /// Presentation and decoding time of the next unit. `arrival` is when it was to be decoded, as far as is known.
     pub fn next(&mut self, pts: u64, arrival: u64) -> (u64, u64) {
-        let wanted = arrival.saturating_sub(self.delay).min(pts);
+        let wanted = self.even(pts).min(arrival).saturating_sub(self.delay).min(pts);
         let dts = match self.last {
             Some(last) if wanted <= last => last + STEP,
             _ => wanted,
@@ -77,6 +130,21 @@ impl DecodeTimes {
         }
         self.last = Some(dts);
         (pts.max(dts), dts)
+    }
+
+    /// When a unit would arrive if all came evenly.
+    fn even(&mut self, pts: u64) -> u64 {
+        match &mut self.run {
+            Some(run) if pts <= run.shown && run.shown - pts <= MAX_DELAY => {
+                run.units += 1;
+                run.shown.saturating_add(run.units.saturating_mul(run.step))
+            }
+            run => {
+                let step = run.map_or(u64::MAX, |run| pts.saturating_sub(run.shown) / (run.units + 1));
+                *run = Some(Run { shown: pts, units: 0, step });
+                pts
+            }
+        }
     }
 
     /// Time up to which something else, such as a gap, has been said: what follows comes after it.
@@ -92,6 +160,43 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
     const FRAME: u64 = 40_000_000;
+
+    #[test]
+    fn jitter_is_taken_out_and_drift_is_followed() {
+        const MS: u64 = 1_000_000;
+        let mut skew = Skew::default();
+        let mut before = 0;
+        for n in 0..10_000_u64 {
+            // The camera's clock is a thousandth slow; every third picture is late, one by far, which makes a window
+            // of 5 s one of 9 s.
+            let late = if n == 500 { 4000 } else { n % 3 * 30 };
+            let arrival = 1000 * MS + n * 40_040_000 + late * MS;
+            let placed = skew.place((n * 40 * MS) as i64 - 7_000_000_000, arrival);
+            assert!(!placed.jumped, "{n}");
+            assert!(placed.time <= arrival && arrival - placed.time <= (late + 15) * MS, "{n}: {placed:?}");
+            let step = placed.time.saturating_sub(before);
+            assert!(n == 0 || (28 * MS..=52 * MS).contains(&step), "{n}: {step}");
+            before = placed.time;
+        }
+    }
+
+    #[test]
+    fn another_line_of_time_is_a_jump_to_its_arrival() {
+        const SECOND: i64 = 1_000_000_000;
+        let mut skew = Skew::default();
+        for (media, arrival, jumped) in [
+            (5 * SECOND, 100, false),
+            (6 * SECOND, 101, false),
+            (90 * SECOND, 102, true),
+            (91 * SECOND, 103, false),
+            (2 * SECOND, 104, true),
+            // Nothing came for a while: no jump.
+            (12 * SECOND, 114, false),
+        ] {
+            let arrival = arrival * SECOND as u64;
+            assert_eq!(skew.place(media, arrival), Placed { time: arrival, jumped }, "{media}");
+        }
+    }
 
     #[test]
     fn a_jump_is_no_hour_long_frame_and_no_backward_time() {
@@ -155,6 +260,28 @@ mod tests {
             last = Some(dts);
         }
         assert!(moved <= 1, "{moved} were moved");
+    }
+
+    #[test]
+    fn b_frames_that_come_in_bursts_are_right_as_well() {
+        let mut times = DecodeTimes::default();
+        let (mut moved, mut last) = (0, None);
+        for n in 0..300u64 {
+            let shown = match n {
+                0 => 0,
+                n if n % 3 == 1 => n + 2,
+                n => n - 1,
+            };
+            // Three at once, and now and then the line stands still.
+            let arrival = S + (n / 3 * 3 + 5) * FRAME + if n % 50 == 40 { 700_000_000 } else { 0 };
+            let (pts, dts) = times.next(S + shown * FRAME, arrival);
+            assert!(dts <= pts && last < Some(dts), "{n}");
+            let even = last.is_none_or(|last| (FRAME - 1000..=FRAME + 1000).contains(&(dts - last)));
+            assert!(n < 6 || even, "{n}: {dts} after {last:?}");
+            moved += u32::from(pts != S + shown * FRAME);
+            last = Some(dts);
+        }
+        assert!(moved <= 2, "{moved} were moved");
     }
 
     proptest! {

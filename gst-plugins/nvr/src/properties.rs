@@ -39,6 +39,26 @@ pub fn switch(name: Text, nick: Text, blurb: Text, default: bool) -> glib::Param
         .build()
 }
 
+/// Bytes, or seconds without an upper limit, that can change while playing.
+pub fn amount(name: Text, nick: Text, blurb: Text, default: u64) -> glib::ParamSpec {
+    glib::ParamSpecUInt64::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(default)
+        .mutable_playing()
+        .build()
+}
+
+/// Text, a place for one, that stays while the element runs.
+pub fn text(name: Text, nick: Text, blurb: Text, default: Option<Text>) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(default)
+        .mutable_ready()
+        .build()
+}
+
 /// The camera's number.
 pub fn source_id(blurb: Text) -> glib::ParamSpec {
     glib::ParamSpecUInt::builder("source-id").nick("Source id").blurb(blurb).mutable_ready().build()

@@ -4,7 +4,7 @@ mod check;
 mod graph;
 mod run;
 
-use std::{ffi::OsString, fmt::Display, process::ExitCode, sync::OnceLock};
+use std::{ffi::OsString, fmt::Display, io, process::ExitCode, sync::OnceLock};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use gst::glib;
@@ -12,7 +12,7 @@ use gst::glib;
 use crate::{
     diagnostics::hint,
     graph::{Graph, GraphError, SHIPPED},
-    output::{out, outln},
+    output::{clean, errln, out, outln},
     process,
     runtime::StartError,
 };
@@ -57,12 +57,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return clap_exit(&error),
     };
     match result {
-        Ok(()) => ExitCode::from(process::OK),
+        Ok(()) => process::finish(process::OK),
         Err(failure) => {
             for line in failure.message.lines() {
-                eprintln!("nvr-launch: {line}");
+                errln!("nvr-launch: {}", clean(line));
             }
-            ExitCode::from(failure.code)
+            process::finish(failure.code)
         }
     }
 }
@@ -102,12 +102,20 @@ fn command() -> Command {
         .subcommand(
             Command::new("completion").about("Print a completion script for a shell").arg(
                 Arg::new("shell")
+                    .value_name("SHELL")
                     .required(true)
                     .value_parser(clap::value_parser!(clap_complete::Shell))
                     .help("As in: nvr-launch completion bash > /etc/bash_completion.d/nvr-launch"),
             ),
         )
         .subcommand(crate::fault_lab::command::command())
+}
+
+/// Names of the commands; what is none of them is a graph.
+pub fn commands() -> Vec<String> {
+    let command = command();
+    let names = command.get_subcommands().map(|command| command.get_name().to_owned());
+    names.chain(["help".to_owned()]).collect()
 }
 
 /// Runs the chosen command. The outer error is one of the command line itself.
@@ -140,26 +148,41 @@ fn dispatch(matches: &ArgMatches) -> Result<CommandResult, clap::Error> {
 pub(crate) fn load(name: &str) -> Result<Graph, Failure> {
     Graph::load(name).map_err(|error| match error {
         GraphError::Unknown { .. } => {
-            let commands = [
-                "list",
-                "check",
-                "graph",
-                "models",
-                "demo",
-                "broker",
-                "ctl",
-                "orchestrate",
-                "recordings",
-                "completion",
-                "fault-lab",
-                "help",
-            ];
-            let hint = hint(name, commands);
+            let commands = commands();
+            let hint = hint(name, commands.iter().map(String::as_str));
             let hint = if hint.is_empty() { hint } else { format!("; or the command: {}", &hint[2..]) };
             Failure::usage(format!("{error}{hint}"))
         }
         other => Failure::usage(other),
     })
+}
+
+/// A camera's number on the command line.
+pub(crate) fn camera_number(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| format!("a camera's number is a whole number from 0 to {}", u32::MAX))
+}
+
+/// A TCP port on the command line.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    text.trim().parse().map_err(|_| "a port is a whole number from 0 to 65535".into())
+}
+
+/// Why nothing can be served at an address, and what to do about it.
+pub(crate) fn cannot_listen(error: &io::Error, option: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program serves there already; end it, or choose another port with {option}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!(
+                "this machine has no such address; choose one of its own, or 0.0.0.0 for all, with {option}"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("this user may not; choose a port from 1024 up with {option}")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// GStreamer and the elements that are built in.
@@ -206,6 +229,18 @@ fn list() -> CommandResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_or_not_ours_says_what_to_do() {
+        for (kind, part) in [
+            (io::ErrorKind::AddrInUse, "another program serves there already"),
+            (io::ErrorKind::AddrNotAvailable, "0.0.0.0 for all"),
+            (io::ErrorKind::PermissionDenied, "from 1024 up"),
+        ] {
+            let text = cannot_listen(&kind.into(), "--port");
+            assert!(text.contains(part) && text.ends_with("with --port"), "{text}");
+        }
+    }
 
     #[test]
     fn the_script_for_bash_knows_every_command_that_it_finds() {

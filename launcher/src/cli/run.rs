@@ -1,18 +1,19 @@
 //! `nvr-launch GRAPH`: runs a graph.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt::Write, path::PathBuf};
+use std::{collections::BTreeMap, env::VarError, ffi::OsString, fmt::Write, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
 use super::{CommandResult, Failure, init_gstreamer, load};
 use crate::{
-    check::check_graph,
+    check::{check_graph, check_values},
     control::Control,
     graph::{Graph, Kind, Param, Scope},
     live,
     logging::{self, Format},
     output::outln,
     process,
+    redact::{redact, redact_address},
     runtime::{Instance, Outcome, StartError},
     site::Site,
     template::Piece,
@@ -21,6 +22,9 @@ use crate::{
 
 const ABOUT_VALUES: &str = "Values come from, weakest first: the graph file, the site file (--config), NVR_* environment \
 variables, the command line. [live]: changes while it runs. [local]: no command from the broker gives it.";
+
+/// Variables that say something about every graph.
+const VARIABLES: [&str; 4] = ["NVR_CONFIG", "NVR_INSTANCE_ID", "NVR_LOG", "NVR_LOG_FORMAT"];
 
 /// The flags of a graph.
 pub(crate) fn command(graph: &Graph, name: String) -> Command {
@@ -54,6 +58,7 @@ pub(crate) fn command(graph: &Graph, name: String) -> Command {
         .arg(
             Arg::new("log-format")
                 .long("log-format")
+                .value_name("FORMAT")
                 .value_parser(["text", "json"])
                 .help("Log lines as text or as JSON [default: text] [env: NVR_LOG_FORMAT]"),
         )
@@ -104,7 +109,9 @@ fn flag(param: &Param) -> Arg {
             })
             .collect();
         if !text.is_empty() && !param.is_secret() {
-            let _ = write!(help, " [default: {}]", crate::redact::redact(&text));
+            let text =
+                if param.kind == Kind::Uri { redact_address(&text) } else { redact(&text).into_owned() };
+            let _ = write!(help, " [default: {text}]");
         }
     }
     match &param.kind {
@@ -181,6 +188,15 @@ pub(crate) fn parse(
         Err(failure) => return Ok(Err(failure)),
     };
     let matches = command(&graph, format!("{prefix} {graph_name}")).try_get_matches_from(args)?;
+    // To be passed over would be to run with other values than were meant.
+    let names = graph.params.iter().map(Param::env).chain(VARIABLES.map(str::to_owned));
+    for name in names {
+        if let Err(VarError::NotUnicode(value)) = std::env::var(&name) {
+            // It may be a password.
+            let message = format!("environment variable {name} is no text in UTF-8 ({} bytes)", value.len());
+            return Ok(Err(Failure::usage(message)));
+        }
+    }
     Ok(resolve(graph, &matches, &|name| std::env::var(name).ok()))
 }
 
@@ -251,8 +267,10 @@ pub(super) fn run(
 }
 
 fn check_only(invocation: Invocation) -> CommandResult {
+    logging::check_level(&invocation.level).map_err(Failure::usage)?;
     init_gstreamer()?;
     check_graph(&invocation.plan.graph).map_err(Failure::usage)?;
+    check_values(&invocation.plan, true).map_err(Failure::usage)?;
     let name = invocation.plan.graph.name.clone();
     let cameras = invocation.plan.cameras.len();
     Instance::new(invocation.plan).and_then(|mut instance| instance.build_all()).map_err(Failure::from)?;

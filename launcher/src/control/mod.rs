@@ -4,6 +4,7 @@ mod answer;
 mod describe;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +33,11 @@ pub struct Control {
     ready: Arc<AtomicBool>,
 }
 
+/// A panic that left a signal's handler would end the process.
+fn guarded<T>(what: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(what)).ok()
+}
+
 impl Control {
     /// Stands behind every `nvrcontrol` of the graph; there may be none.
     pub fn attach(instance: &Instance) -> Self {
@@ -47,17 +53,19 @@ impl Control {
             let (handle, weak) = (instance.handle(), pipeline.downgrade());
             element.connect(SIGNAL_COMMAND, false, move |values| {
                 let text = |index: usize| values.get(index)?.get::<String>().ok();
-                let answer =
-                    text(1).zip(text(2)).zip(weak.upgrade()).and_then(|((name, params), pipeline)| {
-                        answer::answer(&handle, &pipeline, &name, &params)
-                    });
-                Some(answer.to_value())
+                let answer = guarded(|| {
+                    let ((name, params), pipeline) = text(1).zip(text(2)).zip(weak.upgrade())?;
+                    answer::answer(&handle, &pipeline, &name, &params)
+                });
+                let failed = || Some(r#"{"error":"carrying it out failed badly; see the log"}"#.to_owned());
+                Some(answer.unwrap_or_else(failed).to_value())
             });
             let (handle, ready) = (instance.handle(), ready.clone());
             element.connect(SIGNAL_DESCRIBE, false, move |_| {
                 // Before that, nobody would answer.
                 let text = if ready.load(Ordering::Acquire) {
-                    handle.inspect().map(|inspection| describe::describe(&inspection).to_string())
+                    guarded(|| handle.inspect().map(|inspection| describe::describe(&inspection).to_string()))
+                        .flatten()
                 } else {
                     Some(r#"{"starting":true}"#.to_owned())
                 };

@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -52,6 +56,8 @@ pub struct Client {
     publisher: Publisher,
     subscription: Subscription,
     signals: Receiver<Signal>,
+    /// A signal says that there is something to read.
+    received: Arc<AtomicBool>,
     connected: bool,
     /// What every instance last said of itself.
     pub statuses: BTreeMap<String, Status>,
@@ -83,13 +89,20 @@ impl Client {
         filters.extend(more.iter().cloned());
         let filters: Vec<_> = filters.iter().map(|filter| (filter.as_str(), QoS::AtLeastOnce)).collect();
         let (sender, signals) = sync_channel(64);
+        let received = Arc::new(AtomicBool::new(false));
+        let waits = received.clone();
         let subscription = Subscription::open(&options, &filters, QUEUE, move |signal| {
-            // A full queue: the reader has something to do already and empties the subscription then.
+            // One that waits means all messages: the many that a broker has kept take no room from what else has
+            // happened.
+            if matches!(signal, Signal::Received) && waits.swap(true, Ordering::AcqRel) {
+                return;
+            }
             let _ = sender.try_send(signal);
         })
         .map_err(|error| error.to_string())?;
         let publisher = Publisher::open(&options, QUEUE, |_| {}).map_err(|error| error.to_string())?;
-        Ok(Self { prefix, publisher, subscription, signals, connected: false, statuses: BTreeMap::new() })
+        let statuses = BTreeMap::new();
+        Ok(Self { prefix, publisher, subscription, signals, received, connected: false, statuses })
     }
 
     /// Connects, and waits until all that the broker remembers has been read.
@@ -98,16 +111,28 @@ impl Client {
     /// As [`Self::open`], and what is wrong with the connection.
     pub fn connect(broker: &Broker, more: &[String]) -> Result<Self, String> {
         let mut client = Self::open(broker, more)?;
+        client.ready()?;
+        Ok(client)
+    }
+
+    /// Waits until all that the broker remembers has been read.
+    ///
+    /// # Errors
+    /// What is wrong with the connection.
+    pub fn ready(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + CONNECT;
-        while !client.connected {
-            match client.next(deadline.saturating_duration_since(Instant::now())) {
-                Some(Event::Disconnected(why)) => return Err(why),
+        while !self.connected {
+            match self.next(deadline.saturating_duration_since(Instant::now())) {
+                // Who waits here does not try again.
+                Some(Event::Disconnected(why)) => {
+                    return Err(why.strip_suffix("; trying again").unwrap_or(&why).to_owned());
+                }
                 Some(_) => {}
                 None => return Err(format!("the broker does not answer within {} s", CONNECT.as_secs())),
             }
         }
-        while client.next(QUIET).is_some() {}
-        Ok(client)
+        while self.next(QUIET).is_some() {}
+        Ok(())
     }
 
     /// Sends a command.
@@ -152,7 +177,8 @@ impl Client {
                     self.connected = true;
                     return Some(Event::Subscribed);
                 }
-                Ok(Signal::Connected | Signal::Received) => {}
+                Ok(Signal::Received) => self.received.store(false, Ordering::Release),
+                Ok(Signal::Connected) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -208,6 +234,10 @@ impl Client {
                         }
                         _ => ack.instance_id.clone(),
                     };
+                    // Whoever reads the command can answer it, under any name.
+                    if !expected.is_empty() && !expected.contains(&id) {
+                        continue;
+                    }
                     match ack.ack_status {
                         AckStatus::Received => received.push(id),
                         AckStatus::Completed => drop(answers.insert(id, Ok(ack))),
@@ -238,4 +268,62 @@ pub fn request_id() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let nonce = std::hash::RandomState::new().build_hasher().finish() as u32;
     format!("{}-{nonce:08x}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use nvr_core::command::State;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn broker() -> Broker {
+        crate::cli::init_gstreamer().unwrap();
+        let uri = crate::broker::Broker::start(0).unwrap().uri();
+        Broker { uri, topic_prefix: "nvr".into(), ..Broker::default() }
+    }
+
+    #[test]
+    fn answers_of_instances_that_were_not_asked_are_none() {
+        let broker = broker();
+        let mut other = Client::connect(&broker, &[topic::commands("nvr")]).unwrap();
+        let answers = std::thread::spawn(move || {
+            let request = loop {
+                match other.next(PATIENCE) {
+                    Some(Event::Other(_, payload, _)) => {
+                        break serde_json::from_slice::<serde_json::Value>(&payload).unwrap();
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            };
+            let id = request["request_id"].as_str();
+            for (instance, outcome) in
+                [("\u{1b}]0;x\u{7}", Err("no".into())), ("gate", Ok(AckStatus::Completed))]
+            {
+                let ack = Ack::new(instance, "pause", id, outcome, 0);
+                other.publish(&topic::ack("nvr"), serde_json::to_vec(&ack).unwrap(), false);
+            }
+            other.flush();
+        });
+        let mut client = Client::connect(&broker, &[]).unwrap();
+        let expected = ["gate".to_owned()];
+        let found = client.call(&Command::Pause { source_id: None }, &[], &expected, PATIENCE, |_| {});
+        answers.join().unwrap();
+        assert!(found.len() == 1 && found["gate"].is_ok(), "{found:?}");
+    }
+
+    #[test]
+    fn many_retained_statuses_hide_nothing() {
+        let broker = broker();
+        let writer = Client::connect(&broker, &[]).unwrap();
+        for number in 0..300 {
+            let id = format!("room-{number}");
+            writer.publish(&topic::status("nvr", &id), Status::new(&id, State::Stopped).to_json(), true);
+        }
+        writer.flush();
+        let client = Client::connect(&broker, &["nvr/status/metrics/+".into()]).unwrap();
+        assert_eq!(client.statuses.len(), 300);
+    }
 }

@@ -5,13 +5,15 @@ mod show;
 
 use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
 
-use clap::{Arg, ArgAction, ArgMatches, Command as Cli};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command as Cli, builder::NonEmptyStringValueParser, parser::ValueSource,
+};
 use nvr_core::command::{Command, Incoming, Status, read};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::{CommandResult, Failure, init_gstreamer},
-    output::outln,
+    cli::{CommandResult, Failure, camera_number, init_gstreamer},
+    output::{clean, errln, outln},
     process,
     site::Site,
 };
@@ -21,11 +23,7 @@ use client::{Broker, Client, Event};
 const LATE: Duration = Duration::from_millis(500);
 
 fn source() -> Arg {
-    Arg::new("source")
-        .long("source")
-        .value_name("ID")
-        .help("One camera only")
-        .value_parser(clap::value_parser!(u32))
+    Arg::new("source").long("source").value_name("ID").help("One camera only").value_parser(camera_number)
 }
 
 fn camera() -> Arg {
@@ -33,7 +31,7 @@ fn camera() -> Arg {
         .value_name("CAMERA")
         .required(true)
         .help("The camera's number")
-        .value_parser(clap::value_parser!(u32))
+        .value_parser(camera_number)
 }
 
 fn one(name: &'static str, help: &'static str) -> Arg {
@@ -88,6 +86,15 @@ pub(crate) fn broker_args() -> [Arg; 6] {
 
 /// The broker that the options mean: a flag, else the site file, else this machine.
 pub(crate) fn broker(matches: &ArgMatches) -> Result<Broker, Failure> {
+    // A variable of the shell that is not set, most often. This machine's broker would be another one than was meant.
+    let empty = |flag: &&str| {
+        matches.value_source(flag) == Some(ValueSource::CommandLine)
+            && matches.get_one::<String>(flag).is_some_and(String::is_empty)
+    };
+    if let Some(flag) = ["broker", "topic-prefix", "ca-file", "cert-file", "key-file"].into_iter().find(empty)
+    {
+        return Err(Failure::usage(format!("--{flag} is empty; give it a value or leave it out")));
+    }
     let site = matches
         .get_one::<PathBuf>("config")
         .map(|path| Site::load(path, &|name| std::env::var(name).ok()))
@@ -126,6 +133,7 @@ pub(crate) fn command() -> Cli {
                 .long("to")
                 .value_name("IDS")
                 .value_delimiter(',')
+                .value_parser(NonEmptyStringValueParser::new())
                 .global(true)
                 .help("Instances to tell, separated by commas [default: all that are there]"),
         )
@@ -239,8 +247,14 @@ fn protocol(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         if has(arg)
             && let Some(text) = matches.get_one::<String>(arg)
         {
-            let text_only = matches!(arg, "uri" | "name" | "model" | "new" | "label");
-            params.insert(key.into(), if text_only { text.clone().into() } else { json_or_text(text) });
+            let value = match arg {
+                "uri" | "name" | "model" | "new" | "label" => text.clone().into(),
+                "commands" => serde_json::from_str(text).map_err(|error| {
+                    format!("a batch is a list such as [{{\"command\": \"pause\"}}] in JSON: {error}")
+                })?,
+                _ => json_or_text(text),
+            };
+            params.insert(key.into(), value);
         }
     }
     if has("values") {
@@ -270,8 +284,13 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let broker = broker(sub)?;
     init_gstreamer()?;
     let more = [format!("{}/status/metrics/+", broker.topic_prefix)];
-    let mut client =
-        Client::connect(&broker, &more).map_err(|message| Failure { code: process::START, message })?;
+    let mut client = Client::open(&broker, &more).map_err(Failure::usage)?;
+    client.ready().map_err(|why| Failure {
+        code: process::START,
+        message: format!(
+            "{why}; does it run, and may this user use it? --broker and --config say which one it is"
+        ),
+    })?;
     let json = sub.get_flag("json");
     let Some(command) = command else { return watch(&mut client, &to, json) };
 
@@ -338,8 +357,10 @@ fn watch(client: &mut Client, to: &[String], json: bool) -> CommandResult {
         match client.next(Duration::from_hours(1)) {
             Some(Event::Status(status)) if wanted(&status.instance_id) => show::status_line(&status, json),
             Some(Event::Ack(ack)) if wanted(&ack.instance_id) => show::ack_line(&ack, json),
-            Some(Event::Cleared(id)) if wanted(&id) && !json => outln!("{id}: has another name now"),
-            Some(Event::Disconnected(why)) => eprintln!("nvr-launch: {why}"),
+            Some(Event::Cleared(id)) if wanted(&id) && !json => {
+                outln!("{}: has another name now", clean(&id));
+            }
+            Some(Event::Disconnected(why)) => errln!("nvr-launch: {}", clean(&why)),
             _ => {}
         }
     }
@@ -382,6 +403,7 @@ mod tests {
             parsed("set-fps fast").unwrap_err(),
             "max_fps must be a number from 0 to 1000, got \"fast\""
         );
+        assert!(parsed("batch [1").unwrap_err().contains("EOF while parsing a list at line 1 column 2"));
         assert!(parsed("set confidence").is_err() && parsed("stop now").is_err());
         assert_eq!(
             parsed("start-recording --source 2 --label 5 --max-duration 60"),

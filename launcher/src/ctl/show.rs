@@ -2,16 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use nvr_core::command::{Ack, Status};
+use nvr_core::command::{Ack, Recording, Status, Tier};
 use serde_json::{Value, json};
 
-use crate::output::{out, outln};
+use crate::output::{clean, out, outln};
 
 type Answers = BTreeMap<String, Result<Ack, String>>;
-
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
 
 /// Columns as wide as their widest entry.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -40,7 +36,52 @@ pub fn statuses(statuses: &BTreeMap<String, Status>, answers: &Answers, json: bo
         }
         return;
     }
-    out!("{}", status_table(statuses, answers));
+    out!("{}{}", status_table(statuses, answers), recorder_table(statuses));
+}
+
+/// What the recorders do and why, below an empty line; nothing where there is none.
+fn recorder_table(statuses: &BTreeMap<String, Status>) -> String {
+    let mut rows = Vec::new();
+    for status in statuses.values().filter(|status| status.status.is_alive()) {
+        for stream in &status.streams {
+            let Some(recording) = &stream.recording else { continue };
+            rows.push(vec![
+                clean(&status.instance_id),
+                stream.source_id.to_string(),
+                clean(&recording.state),
+                recording.reason.as_deref().map_or_else(|| "-".into(), clean),
+                label(recording).map_or_else(|| "-".into(), clean),
+                recording.since.as_deref().map_or_else(|| "-".into(), clean),
+                tiers(recording),
+                clean(&trouble(recording)),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = ["INSTANCE", "CAMERA", "RECORDER", "REASON", "LABEL", "SINCE", "TIERS", "ERROR"];
+    format!("\n{}", table(&head, &rows))
+}
+
+fn label(recording: &Recording) -> Option<&str> {
+    recording.on_demand.as_ref()?.label.as_deref()
+}
+
+/// All tiers, with the state of those that fail.
+fn tiers(recording: &Recording) -> String {
+    let one = |tier: &Tier| match tier.state.as_str() {
+        "ready" => clean(&tier.tier),
+        state => format!("{} {}", clean(&tier.tier), clean(state)),
+    };
+    let list: Vec<_> = recording.tiers.iter().map(one).collect();
+    if list.is_empty() { "-".into() } else { list.join(", ") }
+}
+
+/// What is wrong, of the recorder and of its tiers.
+fn trouble(recording: &Recording) -> String {
+    let tiers = recording.tiers.iter().filter_map(|tier| tier.error.as_deref());
+    recording.error.as_deref().into_iter().chain(tiers).collect::<Vec<_>>().join("; ")
 }
 
 fn status_table(statuses: &BTreeMap<String, Status>, answers: &Answers) -> String {
@@ -189,6 +230,12 @@ pub fn status_line(status: &Status, json: bool) {
             if let Some(reason) = &recording.reason {
                 let _ = write!(line, ": {}", clean(reason));
             }
+            if let Some(label) = label(recording) {
+                let _ = write!(line, " \"{}\"", clean(label));
+            }
+            for tier in recording.tiers.iter().filter(|tier| tier.state != "ready") {
+                let _ = write!(line, ", {} tier {}", clean(&tier.tier), clean(&tier.state));
+            }
             line.push(')');
         }
     }
@@ -215,7 +262,7 @@ pub fn ack_line(ack: &Ack, json: bool) {
 
 #[cfg(test)]
 mod tests {
-    use nvr_core::command::State;
+    use nvr_core::command::{OnDemand, State, Stream};
 
     use super::*;
 
@@ -237,5 +284,52 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('\x1b'));
+    }
+    #[test]
+    fn the_status_says_why_each_camera_is_recorded_and_which_tier_is_missing() {
+        let tier = |tier: &str, error: Option<&str>| Tier {
+            tier: tier.into(),
+            state: if error.is_some() { "failing" } else { "ready" }.into(),
+            error: error.map(str::to_owned),
+        };
+        let asked = Recording {
+            state: "recording".into(),
+            reason: Some("on_demand".into()),
+            since: Some("2026-11-21T10:00:00.000Z".into()),
+            on_demand: Some(OnDemand { label: Some("gate\x1b[2J open".into()), ..OnDemand::default() }),
+            tiers: vec![tier("hot", None), tier("warm", Some("/mnt/warm is not mounted"))],
+            ..Recording::default()
+        };
+        let idle = Recording { state: "idle".into(), ..Recording::default() };
+        let stream = |source_id, recording| Stream { source_id, recording, ..Stream::default() };
+        let mut status = Status::new("rec", State::Running);
+        status.streams = vec![stream(2, Some(asked)), stream(3, Some(idle)), stream(4, None)];
+        let mut gone = Status::new("old", State::Offline);
+        gone.streams.clone_from(&status.streams);
+        let text = recorder_table(&BTreeMap::from([("rec".into(), status), ("old".into(), gone)]));
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        assert_eq!(
+            lines[2],
+            [
+                "rec",
+                "2",
+                "recording",
+                "on_demand",
+                "gate [2J open",
+                "2026-11-21T10:00:00.000Z",
+                "hot, warm failing",
+                "/mnt/warm is not mounted"
+            ]
+        );
+        assert_eq!(
+            (lines.len(), &lines[3][..]),
+            (4, &["rec", "3", "idle", "-", "-", "-", "-"][..]),
+            "{text}"
+        );
+        let processor = Status::new("proc", State::Running);
+        assert_eq!(recorder_table(&BTreeMap::from([("proc".into(), processor)])), "");
     }
 }

@@ -8,7 +8,7 @@ mod picture;
 mod report;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use nvr_core::scene::SceneKind;
 use self::{listener::Listener, report::Report};
 use crate::{
     broker::Broker,
-    cli::{CommandResult, Failure, init_gstreamer},
+    cli::{CommandResult, Failure, init_gstreamer, port},
     graph::Graph,
     logging::{self, Format},
     output::outln,
@@ -73,7 +73,7 @@ pub(crate) fn command() -> Command {
             Arg::new("port")
                 .long("port")
                 .value_name("PORT")
-                .value_parser(clap::value_parser!(u16))
+                .value_parser(port)
                 .default_value("0")
                 .help("Port of the built-in broker on 127.0.0.1; 0 takes a free one"),
         )
@@ -119,6 +119,25 @@ struct Options {
     quiet: bool,
 }
 
+/// Whether a picture can be written there, before cameras have run for it.
+fn check_picture(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        Err(format!("--picture {shown}: it is a directory; name a file"))
+    } else if !folder.is_dir() {
+        Err(format!(
+            "--picture {shown}: there is no folder {}; make it, or name a file elsewhere",
+            folder.display()
+        ))
+    } else {
+        let attempt = process::readable_temporary(folder);
+        attempt.map(drop).map_err(|error| {
+            format!("--picture {shown}: nothing can be written into {}: {}", folder.display(), error.kind())
+        })
+    }
+}
+
 impl Options {
     fn new(matches: &ArgMatches) -> Self {
         let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
@@ -140,6 +159,7 @@ const FIRST_EVENT: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let options = Options::new(matches);
+    check_picture(&options.picture).map_err(Failure::usage)?;
     let level = matches.get_one::<String>("log-level").map_or("warn", String::as_str);
     init_gstreamer()?;
     logging::init(Format::Text, level, None).map_err(Failure::usage)?;

@@ -24,6 +24,8 @@ use super::{
 };
 use crate::{
     cli::{CommandResult, Failure, init_gstreamer},
+    files::{MOST, read_text},
+    output::outln,
     process,
     rtsp_server::Camera,
 };
@@ -70,7 +72,7 @@ pub(crate) fn command() -> Command {
                 .long("listen")
                 .value_name("ADDRESS:PORT")
                 .default_value("127.0.0.1:8555")
-                .value_parser(value_parser!(SocketAddr))
+                .value_parser(address)
                 .help("Where the cameras are; port 0 takes a free one. Others can reach 0.0.0.0:PORT"),
         )
         .arg(
@@ -97,21 +99,26 @@ pub(crate) fn command() -> Command {
         ))
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an address is written with its port, as 127.0.0.1:8555 or [::1]:8555; names are not looked up".into()
+    })
+}
+
 pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     init_gstreamer()?;
     let steps = match matches.get_one::<PathBuf>("schedule") {
         None => Vec::new(),
         Some(file) => {
-            let wrong =
-                |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", file.display()));
-            let text = std::fs::read_to_string(file).map_err(|error| wrong(&error))?;
-            schedule::parse(&text).map_err(|error| wrong(&error))?
+            let text = read_text(file, MOST)
+                .map_err(|why| Failure::usage(format!("cannot read schedule {}: {why}", file.display())))?;
+            schedule::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?
         }
     };
     let count = matches.get_one::<u32>("cameras").copied().unwrap_or(1);
     let (sender, news) = mpsc::channel();
     let lab = set_up(matches, count, &sender)?;
-    println!("{count} cameras at {} to /{}", lab.uri(0), count - 1);
+    outln!("{count} cameras at {} to /{}", lab.uri(0), count - 1);
     listen(&sender)?;
     let end = matches.get_one::<Duration>("for").map(|lasts| Instant::now() + *lasts);
     Rehearsal { lab, count, began: Instant::now(), steps: steps.into() }.run(&news, end);
@@ -208,7 +215,7 @@ impl Rehearsal {
     }
 
     fn say(&self, text: &str) {
-        println!("{:9.3}  {text}", self.began.elapsed().as_secs_f64());
+        outln!("{:9.3}  {text}", self.began.elapsed().as_secs_f64());
     }
 
     /// A line of the standard input; true where it ends the lab.

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use parking_lot::{Condvar, Mutex};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -24,6 +23,7 @@ use super::{
     rtsp::Message,
     tamper::{Tamper, Verdict},
 };
+use crate::cli::cannot_listen;
 
 /// For a client that connects and asks for nothing.
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
@@ -105,9 +105,10 @@ impl Proxy {
     /// Listens on `listen` and passes everything to the server on port `server` of this machine.
     pub fn start(listen: SocketAddr, server: u16, observer: Option<Observer>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime
-            .block_on(TcpListener::bind(listen))
-            .with_context(|| format!("the fault lab cannot listen on {listen}"))?;
+        let listener = runtime.block_on(TcpListener::bind(listen)).map_err(|error| {
+            let why = cannot_listen(&error, "--listen");
+            anyhow::anyhow!("the fault lab cannot listen on {listen}: {why}")
+        })?;
         let address = listener.local_addr()?;
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, server));
         let shared = Arc::new(Shared { server, cameras: Mutex::default(), observer });

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::{Item, TableLike};
 
 use super::{CAMERA_BUILTINS, Graph, INSTANCE_BUILTINS, Kind, Param, Scope, Section, Value};
 use crate::{
     diagnostics::{Collector, Problems, hint, line_of},
+    files::toml,
     template::{Piece, parse_pieces},
 };
 
@@ -14,9 +15,21 @@ const TYPES: [&str; 9] = ["string", "int", "float", "bool", "enum", "uri", "secr
 const PARAM_KEYS: [&str; 11] =
     ["type", "default", "min", "max", "values", "choices", "live", "remote", "scope", "help", "required"];
 
-/// Flags that every graph has; a parameter of that name would hide one.
-const RESERVED: [&str; 9] =
-    ["config", "set", "streams", "help", "version", "check", "log_format", "log_level", "no_status"];
+/// Flags that every graph has, and what the variables NVR_LOG and NVR_DATA_DIR are named for; a parameter of that name
+/// would hide one, or take its value.
+const RESERVED: [&str; 11] = [
+    "config",
+    "set",
+    "streams",
+    "help",
+    "version",
+    "check",
+    "log",
+    "log_format",
+    "log_level",
+    "no_status",
+    "data_dir",
+];
 
 struct Reader<'a> {
     text: &'a str,
@@ -282,16 +295,8 @@ pub(crate) fn toml_value(item: &Item) -> Option<Value> {
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Graph, Problems> {
-    let mut collector = Collector::new(file);
-    let document = match Document::parse(text) {
-        Ok(document) => document,
-        Err(error) => {
-            let line = error.span().map(|span| line_of(text, span.start));
-            collector.add(line, format!("not valid TOML: {}", error.message()));
-            return Err(collector.finish().err().unwrap_or(Problems { file: file.into(), list: Vec::new() }));
-        }
-    };
-    let mut reader = Reader { text, collector };
+    let document = toml(file, text)?;
+    let mut reader = Reader { text, collector: Collector::new(file) };
     let root: &dyn TableLike = document.as_table();
     reader.unknown_keys(root, "a graph file", &["summary", "kind", "params", "camera", "graph"]);
     let summary = reader.string(root, "summary").unwrap_or_default();

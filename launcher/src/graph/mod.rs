@@ -6,17 +6,15 @@ mod shipped;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub(crate) use file::toml_value;
 pub use param::{Kind, Param, Scope, Value, ValueError, Values};
 pub use shipped::{SHIPPED, Shipped};
 
 use crate::{
-    diagnostics::{Collector, Problem, Problems, hint, line_of},
+    diagnostics::{Collector, Problems, hint, line_of},
+    files::{MOST, read_text},
     template::Template,
 };
 
@@ -65,16 +63,18 @@ pub enum GraphError {
     Problems(#[from] Problems),
     #[error("there is no graph {name:?}: it is neither a file nor one of {}{hint}", shipped_names())]
     Unknown { name: String, hint: String },
-    #[error("cannot read graph file {}: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read graph file {}: {why}", path.display())]
+    Read { path: PathBuf, why: String },
+}
+
+/// The shipped graph of that name; a file of that name is meant by a path: `./processor`.
+pub fn shipped(name: &str) -> Option<&'static Shipped> {
+    SHIPPED.iter().find(|graph| graph.name == name)
 }
 
 fn shipped_names() -> String {
     SHIPPED.iter().map(|graph| graph.name).collect::<Vec<_>>().join(", ")
 }
-
-/// Graph files longer than this are refused.
-const MAX_FILE: u64 = 1024 * 1024;
 
 impl Graph {
     /// A shipped graph by name, or a graph file by path.
@@ -82,23 +82,17 @@ impl Graph {
     /// # Errors
     /// Neither of them, unreadable, or wrong.
     pub fn load(name_or_path: &str) -> Result<Self, GraphError> {
-        let path = Path::new(name_or_path);
-        let is_file = path.is_file();
-        if !is_file && let Some(shipped) = SHIPPED.iter().find(|graph| graph.name == name_or_path) {
+        // First: what somebody has put into the working directory takes the place of no shipped graph.
+        if let Some(shipped) = shipped(name_or_path) {
             return Ok(Self::parse(&format!("{}.toml", shipped.name), shipped.text)?);
         }
-        if !is_file {
+        let path = Path::new(name_or_path);
+        // Where that cannot be seen, reading says why.
+        if !path.try_exists().unwrap_or(true) {
             let hint = hint(name_or_path, SHIPPED.iter().map(|graph| graph.name));
             return Err(GraphError::Unknown { name: name_or_path.into(), hint });
         }
-        let read = |source| GraphError::Read { path: path.into(), source };
-        let length = fs::metadata(path).map_err(read)?.len();
-        if length > MAX_FILE {
-            let message = format!("the file has {length} bytes; a graph file has at most {MAX_FILE}");
-            let list = vec![Problem { line: None, message }];
-            return Err(Problems { file: name_or_path.into(), list }.into());
-        }
-        let text = fs::read_to_string(path).map_err(read)?;
+        let text = read_text(path, MOST).map_err(|why| GraphError::Read { path: path.into(), why })?;
         Ok(Self::parse(name_or_path, &text)?)
     }
 

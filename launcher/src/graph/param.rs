@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::{diagnostics::hint, redact::redact, template::Piece};
+use crate::{
+    diagnostics::hint,
+    redact::{redact, redact_address},
+    template::Piece,
+};
 
 /// What a parameter takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +102,7 @@ impl Param {
     pub fn expected(&self) -> String {
         match &self.kind {
             Kind::String | Kind::Secret => "text".into(),
+            Kind::Uri if self.is_broker() => "a URI such as mqtt://host:1883".into(),
             Kind::Uri => "a URI such as rtsp://host/path".into(),
             Kind::Int { min, max } => format!("a whole number{}", range(*min, *max, i64::MIN, i64::MAX)),
             Kind::Float { min, max } => format!("a number{}", range(*min, *max, f64::MIN, f64::MAX)),
@@ -110,6 +115,12 @@ impl Param {
         }
     }
 
+    /// Whether the address is a broker's, as its default says.
+    fn is_broker(&self) -> bool {
+        let first = self.default.as_ref().and_then(|pieces| pieces.first());
+        matches!(first, Some(Piece::Text(text)) if text.starts_with("mqtt"))
+    }
+
     /// Whether values may be shown.
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, Kind::Secret)
@@ -117,7 +128,12 @@ impl Param {
 
     /// The value as it may be shown: credentials removed.
     pub fn show(&self, value: &Value) -> String {
-        if self.is_secret() { "***".into() } else { redact(&value.to_string()).into_owned() }
+        match (&self.kind, value) {
+            (Kind::Secret, _) => "***".into(),
+            // One address from end to end: what looks like the end of one in a text may belong to its password.
+            (Kind::Uri, Value::Text(uri)) => redact_address(uri),
+            _ => redact(&value.to_string()).into_owned(),
+        }
     }
 
     /// Reads a value from text: a flag, an environment variable, a default that is put together.
@@ -149,6 +165,8 @@ impl Param {
             other => other.to_string(),
         };
         let wrong = || self.wrong(&shown);
+        // Text that looks like a number or a switch, as a class or a label may: who writes it need not know that.
+        let value = if self.kind == Kind::String { Value::Text(value.to_string()) } else { value };
         if let Value::Text(text) = &value {
             if text.contains('\0') {
                 return Err(ValueError(format!("{} must not hold a NUL character", self.name)));
@@ -163,13 +181,11 @@ impl Param {
         }
         match (&self.kind, value) {
             (Kind::String | Kind::Secret | Kind::Fragment, Value::Text(text)) => Ok(Value::Text(text)),
-            (Kind::Uri, Value::Text(text)) => {
-                if url::Url::parse(&text).is_ok() {
-                    Ok(Value::Text(text))
-                } else {
-                    Err(wrong())
-                }
-            }
+            (Kind::Uri, Value::Text(text)) => match url::Url::parse(&text) {
+                Ok(url) if needs_host(&url) => Err(ValueError(format!("{} (it names no host)", wrong().0))),
+                Ok(_) => Ok(Value::Text(text)),
+                Err(error) => Err(ValueError(format!("{} ({error})", wrong().0))),
+            },
             (Kind::Int { min, max }, Value::Int(number)) if (*min..=*max).contains(&number) => {
                 Ok(Value::Int(number))
             }
@@ -224,6 +240,11 @@ impl Param {
     }
 }
 
+/// Whether a host is missing that such an address is nothing without. Of most schemes, the library knows.
+fn needs_host(url: &url::Url) -> bool {
+    matches!(url.scheme(), "rtsp" | "rtsps" | "mqtt" | "mqtts") && url.host_str().is_none_or(str::is_empty)
+}
+
 fn range<T: Copy + PartialEq + fmt::Display>(min: T, max: T, lowest: T, highest: T) -> String {
     match (min == lowest, max == highest) {
         (true, true) => String::new(),
@@ -261,13 +282,37 @@ pub(crate) mod tests {
         let fps = param("max_fps", Kind::Float { min: 0.0, max: 1000.0 });
         assert_eq!(fps.parse("5"), Ok(Value::Float(5.0)));
         assert_eq!(fps.check(Value::Int(5)), Ok(Value::Float(5.0)));
+        let label = param("label", Kind::String);
+        for (value, text) in [(Value::Int(12), "12"), (Value::Float(0.5), "0.5"), (Value::Bool(true), "true")]
+        {
+            assert_eq!(label.check(value), Ok(Value::Text(text.into())));
+        }
         for (kind, text, message) in [
             (fps.kind.clone(), "fast", "p must be a number from 0 to 1000, got \"fast\""),
             (fps.kind.clone(), "NaN", "p must be a number from 0 to 1000, got NaN"),
             (fps.kind.clone(), "-1", "p must be a number from 0 to 1000, got -1"),
             (Kind::Int { min: 1, max: i64::MAX }, "0", "p must be a whole number from 1 up, got 0"),
             (Kind::Bool, "maybe", "p must be true or false, got \"maybe\""),
-            (Kind::Uri, "camera", "p must be a URI such as rtsp://host/path, got \"camera\""),
+            (
+                Kind::Uri,
+                "camera",
+                "p must be a URI such as rtsp://host/path, got \"camera\" (relative URL without a base)",
+            ),
+            (
+                Kind::Uri,
+                "rtsp://",
+                "p must be a URI such as rtsp://host/path, got \"rtsp://\" (it names no host)",
+            ),
+            (
+                Kind::Uri,
+                "rtsp:///stream1",
+                "p must be a URI such as rtsp://host/path, got \"rtsp:///stream1\" (it names no host)",
+            ),
+            (
+                Kind::Uri,
+                "rtsp://h:99999/1",
+                "p must be a URI such as rtsp://host/path, got \"rtsp://h:99999/1\" (invalid port number)",
+            ),
             (Kind::String, "a\0b", "p must not hold a NUL character"),
             (
                 Kind::Enum { values: vec!["json".into(), "msgpack".into()] },
@@ -300,13 +345,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_example_of_an_address_is_one_of_the_kind_that_is_wanted() {
+        let mut broker = param("broker", Kind::Uri);
+        broker.default = Some(vec![Piece::Text("mqtt://localhost".into())]);
+        let text = broker.parse("").unwrap_err().0;
+        assert!(text.starts_with("broker must be a URI such as mqtt://host:1883, got \"\""), "{text}");
+        assert!(broker.parse("mqtt://").unwrap_err().0.ends_with("(it names no host)"));
+    }
+
+    #[test]
     fn secrets_are_never_quoted() {
         let secret = param("password", Kind::Secret);
         assert_eq!(secret.show(&Value::Text("geheim".into())), "***");
         assert!(!secret.check(Value::Int(4711)).unwrap_err().0.contains("4711"));
         let uri = param("uri", Kind::Uri);
         assert_eq!(uri.show(&Value::Text("rtsp://a:b@c/d".into())), "rtsp://***@c/d");
-        assert!(uri.parse("//a:geheim@x").unwrap_err().0.ends_with("got \"***@x\""));
+        // As some cameras have it, and as the source takes it: neither escaped nor without spaces.
+        assert_eq!(uri.show(&Value::Text("rtsp://a:my pass@c/d".into())), "rtsp://***@c/d");
+        assert!(uri.parse("//a:geheim@x").unwrap_err().0.contains("got \"***@x\" ("));
     }
 
     proptest! {

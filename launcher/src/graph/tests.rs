@@ -54,6 +54,16 @@ fn problems_name_the_line_and_the_nearest_name() {
 }
 
 #[test]
+fn no_parameter_takes_a_variable_that_means_something_else() {
+    for name in ["log", "data_dir"] {
+        let text = format!(
+            "{HEAD}[params.{name}]\ntype = \"string\"\nhelp = \"h\"\n[camera]\nlaunch = \"fakesrc x=${{{name}}}\"\n"
+        );
+        assert!(problems(&text)[0].1.contains("launcher's own"), "{name}");
+    }
+}
+
+#[test]
 fn defaults_may_not_go_in_a_circle_or_leave_their_scope() {
     let text = format!(
         "{HEAD}[params.a]\ntype = \"string\"\ndefault = \"${{b}}\"\nhelp = \"h\"\n[params.b]\ntype = \"string\"\ndefault = \

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -16,9 +16,9 @@ use super::{
 use crate::{
     cli::{CommandResult, Failure},
     diagnostics::hint,
-    output::outln,
+    output::{errln, outln},
     process,
-    redact::redact,
+    redact::redact_address,
 };
 
 pub(crate) fn command() -> Command {
@@ -127,6 +127,12 @@ pub(super) fn get(
         let hint = hint(what, known.iter().map(|known| known.name));
         return Err(Failure::usage(format!("{what:?} is no known model, no URL and no file{hint}")));
     }
+    if is_url && let Err(error) = url::Url::parse(what) {
+        return Err(Failure::usage(format!(
+            "{:?} is no URL that can be fetched: {error}",
+            redact_address(what)
+        )));
+    }
     let name = name.unwrap_or_else(|| entry.map_or_else(|| name_of(what), |known| known.name.to_owned()));
     if !is_name(&name) || name == BUILT_IN {
         return Err(Failure::usage(format!(
@@ -154,7 +160,7 @@ pub(super) fn get(
         }
     };
     if sha256_of(&target).is_ok_and(|(actual, _)| actual == expected) {
-        eprintln!("{name} is installed and intact");
+        errln!("{name} is installed and intact");
         write_facts(&target, entry, url, &expected)?;
         return Ok(target);
     }
@@ -167,7 +173,7 @@ pub(super) fn get(
         let help = if by_hand {
             format!(
                 "\nWithout a network here: download {} on another machine, then nvr-launch models get FILE --name {name} --sha256 {expected}",
-                redact(url)
+                redact_address(url)
             )
         } else {
             String::new()
@@ -199,6 +205,13 @@ fn copy(source: &Path, target: &Path, sha256: Option<&str>, known: &[Known]) -> 
     if bytes == 0 {
         return Err(Failure::failed(format!("{}: the file is empty", source.display())));
     }
+    if is_text(source).map_err(fail(source))? {
+        return Err(Failure::failed(format!(
+            "{}: this is text and no model: perhaps the page of a website, or what git has in place of a large file \
+             before git lfs pull",
+            source.display()
+        )));
+    }
     let folder = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail(folder))?;
     let mut part = process::readable_temporary(folder).map_err(fail(folder))?;
@@ -209,6 +222,13 @@ fn copy(source: &Path, target: &Path, sha256: Option<&str>, known: &[Known]) -> 
     let entry = known.iter().find(|known| known.sha256 == actual);
     write_facts(target, entry, entry.map_or("a local file", |known| known.url), &actual)?;
     Ok(target.into())
+}
+
+/// Whether a file begins as no ONNX file does: with text.
+fn is_text(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    fs::File::open(path)?.take(512).read_to_end(&mut head)?;
+    Ok(head.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~' | 0x80..)))
 }
 
 /// Writes the facts beside a model. What a person has written there stays, unless it is about other bytes.
@@ -230,7 +250,7 @@ fn write_facts(model: &Path, entry: Option<&Known>, origin: &str, sha256: &str) 
     let bytes = fs::metadata(model).map_or(0, |metadata| metadata.len());
     let origin = match entry {
         Some(known) => format!("{} ({})", known.origin, known.url),
-        None => redact(origin).into_owned(),
+        None => redact_address(origin),
     };
     let text = facts(entry, &origin, sha256, bytes);
     let fail = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
@@ -243,7 +263,8 @@ fn write_facts(model: &Path, entry: Option<&Known>, origin: &str, sha256: &str) 
 fn not_installed(folders: &[PathBuf], name: &str) -> Failure {
     let names: Vec<_> = all_installed(folders).into_iter().map(|(name, _)| name).collect();
     let hint = hint(name, names.iter().map(String::as_str));
-    Failure::usage(format!("model {name:?} is not installed{hint}"))
+    let list = if hint.is_empty() { "; nvr-launch models lists those that are" } else { "" };
+    Failure::usage(format!("model {name:?} is not installed{hint}{list}"))
 }
 
 fn show(folders: &[PathBuf], name: &str) -> CommandResult {

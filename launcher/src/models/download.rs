@@ -14,7 +14,7 @@ use ureq::{
     http::{Response, StatusCode, header},
 };
 
-use crate::redact::redact;
+use crate::redact::{redact, redact_address};
 
 /// What to download.
 #[derive(Clone, Debug)]
@@ -34,6 +34,10 @@ pub trait Progress {
     fn at(&self, done: u64, total: Option<u64>);
     /// Something worth a line: resumed, begun anew.
     fn note(&self, text: &str);
+    /// Between two attempts: a router that restarts, or a wireless network that is gone, comes back.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// Why there is no file.
@@ -63,8 +67,12 @@ pub enum DownloadError {
 
 /// ONNX files end at 2 GiB.
 const MAX_BYTES: u64 = 1 << 31;
-/// Attempts in a row that bring nothing new before giving up.
+/// Attempts in a row that bring next to nothing before giving up.
 const ATTEMPTS: u32 = 3;
+/// Less than this is next to nothing: a server that gives one byte per connection is not asked without end.
+const WORTH_IT: u64 = 64 << 10;
+/// Before the first further attempt; twice as long before each one that follows one in vain.
+const PAUSE: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> DownloadError + '_ {
@@ -121,7 +129,7 @@ pub fn download(request: &Request, progress: &dyn Progress) -> Result<(), Downlo
             .user_agent(concat!("nvr-launch/", env!("CARGO_PKG_VERSION")))
             .build(),
     );
-    let transfer = Transfer { request, agent, part, progress, url: redact(&request.url).into_owned() };
+    let transfer = Transfer { request, agent, part, progress, url: redact_address(&request.url) };
     transfer.run()
 }
 
@@ -221,15 +229,16 @@ impl Transfer<'_> {
             match self.attempt() {
                 Ok(()) => break,
                 Err(error @ (DownloadError::Cut { .. } | DownloadError::Unreachable { .. })) => {
-                    let gained = self.part.length()? > before;
-                    useless = if gained { 0 } else { useless + 1 };
+                    let gained = self.part.length()?.saturating_sub(before);
+                    useless = if gained >= WORTH_IT { 0 } else { useless + 1 };
                     // Whether there is a network at all is known after the first attempt.
                     let hopeless =
-                        matches!(error, DownloadError::Unreachable { .. }) && before == 0 && !gained;
+                        matches!(error, DownloadError::Unreachable { .. }) && before == 0 && gained == 0;
                     if useless >= ATTEMPTS || hopeless {
                         return Err(error);
                     }
                     self.progress.note("the connection was cut; going on from there");
+                    self.progress.pause(PAUSE * (1 << useless));
                 }
                 Err(error) => return Err(error),
             }

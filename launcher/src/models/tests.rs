@@ -5,6 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex, mpsc},
     thread,
+    time::Duration,
 };
 
 use super::*;
@@ -126,6 +127,9 @@ impl Progress for Notes {
     fn note(&self, text: &str) {
         let _ = self.0.send(text.into());
     }
+    fn pause(&self, time: Duration) {
+        let _ = self.0.send(format!("pause of {} s", time.as_secs()));
+    }
 }
 
 fn model() -> (Vec<u8>, String) {
@@ -217,10 +221,21 @@ fn a_later_process_goes_on_too() {
         message.contains("cut after") && message.contains("of 200000 bytes") && message.contains("again"),
         "{message}"
     );
+    let pauses: Vec<String> = case.notes.try_iter().filter(|note| note.starts_with("pause")).collect();
+    assert_eq!(pauses, ["pause of 1 s", "pause of 2 s", "pause of 4 s"]);
     assert_eq!(case.files(), ["yolo.onnx.part", "yolo.onnx.part.etag"]);
     case.run().unwrap();
     assert_eq!(fs::read(&case.request.target).unwrap(), body);
     assert_eq!(case.files(), ["yolo.onnx"]);
+}
+
+#[test]
+fn a_server_that_gives_next_to_nothing_per_connection_is_not_asked_without_end() {
+    let (body, hash) = model();
+    let server = serve(body, vec![Answer::CutAfter(1)]);
+    let case = case(&server.url, &hash, None);
+    let message = case.run().unwrap_err().to_string();
+    assert!(message.contains("cut after 3 of 200000 bytes"), "{message}");
 }
 
 #[test]
@@ -360,6 +375,16 @@ fn get_installs_by_name_url_and_file() {
             .contains("expected")
     );
     assert!(command::get(&folders, &known, text, None, Some("../x".into())).is_err());
+    // What a browser saves where there was no model, and what git leaves of a large file.
+    let page = folder.path().join("page.onnx");
+    for wrong in ["<!DOCTYPE html>\n<title>Übersicht</title>", "version https://git-lfs.github.com/spec/v1\n"]
+    {
+        fs::write(&page, wrong).unwrap();
+        let refused = command::get(&folders, &known, page.to_str().unwrap(), None, None).unwrap_err();
+        assert!(refused.message.contains("page.onnx: this is text and no model"), "{}", refused.message);
+    }
+    let refused = command::get(&folders, &known, "http://", Some("0".repeat(64)), None).unwrap_err();
+    assert!(refused.message.contains("is no URL that can be fetched: empty host"), "{}", refused.message);
     let unknown = command::get(&folders, &known, "yolox-nan", None, None).unwrap_err();
     assert!(unknown.message.contains("did you mean \"yolox-nano\"?"), "{}", unknown.message);
     // What a person has written about a model stays; what was written about other bytes does not.

@@ -25,6 +25,9 @@ pub struct Record {
     pub pid: u32,
     /// Start time of the process, in the kernel's ticks since boot.
     pub started: u64,
+    /// Which boot that was: a machine that boots the same way each time has the same numbers again.
+    #[serde(default)]
+    pub boot: String,
 }
 
 #[derive(Debug)]
@@ -51,18 +54,23 @@ pub struct Children {
     program: PathBuf,
     env: Vec<(String, String)>,
     entries: BTreeMap<String, Entry>,
+    /// The kernel's name for the present boot; empty where it has none.
+    boot: String,
     changed: bool,
 }
 
 impl Children {
     /// `env` is given to every process beside the supervisor's own.
     pub fn new(program: PathBuf, env: Vec<(String, String)>) -> Self {
-        Self { program, env, entries: BTreeMap::new(), changed: false }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self { program, env, entries: BTreeMap::new(), boot: boot.trim().into(), changed: false }
     }
 
     /// Takes over a process of an earlier run, where it is still there.
     pub fn adopt(&mut self, id: &str, record: &Record) -> bool {
-        let there = started(record.pid) == Some(record.started);
+        // A file of an earlier version names no boot.
+        let same_boot = record.boot.is_empty() || record.boot == self.boot;
+        let there = same_boot && started(record.pid) == Some(record.started);
         if there {
             info!(event = "instance.adopted", instance_id = id, pid = record.pid, "found again");
             self.insert(id, &record.args, Process::Adopted(record.clone()));
@@ -226,9 +234,12 @@ impl Children {
             .iter()
             .filter_map(|(id, entry)| {
                 let record = match &entry.process {
-                    Process::Own(child) => {
-                        Record { args: entry.args.clone(), pid: child.id(), started: started(child.id())? }
-                    }
+                    Process::Own(child) => Record {
+                        args: entry.args.clone(),
+                        pid: child.id(),
+                        started: started(child.id())?,
+                        boot: self.boot.clone(),
+                    },
                     Process::Adopted(record) => record.clone(),
                     Process::Waiting(_) => return None,
                 };
@@ -253,4 +264,27 @@ fn started(pid: u32) -> Option<u64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     (*fields.first()? != "Z").then_some(())?;
     fields.get(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_another_boot_is_somebody_elses() {
+        let pid = std::process::id();
+        let mut children = Children::new("/nonexistent".into(), Vec::new());
+        assert!(!children.boot.is_empty());
+        let mut record =
+            Record { args: Vec::new(), pid, started: started(pid).unwrap(), boot: "another".into() };
+        assert!(!children.adopt("a", &record) && !children.contains("a"));
+        record.boot = children.boot.clone();
+        assert!(children.adopt("a", &record));
+        assert_eq!(children.records()["a"], record);
+        // What an earlier version has written is taken as before.
+        record.boot.clear();
+        assert!(children.adopt("b", &record));
+        record.started += 1;
+        assert!(!children.adopt("c", &record));
+    }
 }

@@ -1,5 +1,5 @@
 //! Which rules are at work, and how far. The world is a parameter: processes, commands and status come through
-//! [`World`], and times are milliseconds since the epoch.
+//! [`World`], and times are milliseconds of a clock that nobody sets, see [`super::clock`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,7 +67,7 @@ struct Activation {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Saved {
     activations: Vec<Activation>,
-    /// Until when a rule and key start nothing, milliseconds since the epoch.
+    /// Until when a rule and key start nothing, milliseconds; in the file since the epoch.
     cool_downs: BTreeMap<String, u64>,
 }
 
@@ -100,8 +100,41 @@ enum Begun {
     Crowded,
 }
 
+impl Saved {
+    /// The same by another clock, which is `by_ms` ahead of this one.
+    #[must_use]
+    pub fn by_clock(mut self, by_ms: i64) -> Self {
+        let times = self.activations.iter_mut().filter_map(|activation| activation.ends_at_ms.as_mut());
+        for time in times.chain(self.cool_downs.values_mut()) {
+            *time = time.saturating_add_signed(by_ms);
+        }
+        self
+    }
+
+    /// Nothing lasts longer than its rule says, whatever the clock has done since it was written.
+    fn clamp(&mut self, rules: &[Rule], now_ms: u64) {
+        for activation in &mut self.activations {
+            let rule = rules.iter().find(|rule| rule.name == activation.rule && rule.timeout > 0.0);
+            if let (Some(rule), Some(at)) = (rule, &mut activation.ends_at_ms) {
+                *at = (*at).min(after(now_ms, rule.timeout));
+            }
+        }
+        for (name, until) in &mut self.cool_downs {
+            let is_of = |rule: &&Rule| name.strip_prefix(&rule.name).is_some_and(|key| key.starts_with('/'));
+            let most = rules.iter().filter(is_of).map(|rule| rule.cool_down).fold(0.0, f64::max);
+            *until = (*until).min(after(now_ms, most));
+        }
+    }
+}
+
+/// So many seconds after `now_ms`.
+fn after(now_ms: u64, seconds: f64) -> u64 {
+    now_ms.saturating_add((seconds * 1e3) as u64)
+}
+
 impl Engine {
-    pub fn new(rules: Rules, mut saved: Saved) -> Self {
+    pub fn new(rules: Rules, mut saved: Saved, now_ms: u64) -> Self {
+        saved.clamp(&rules.rules, now_ms);
         // A rule that is no longer there cannot be undone by anybody.
         saved.activations.retain(|activation| {
             let known = rules.rules.iter().any(|rule| rule.name == activation.rule);
@@ -155,6 +188,17 @@ impl Engine {
             }
         }
         wanted
+    }
+
+    /// Whether a rule at work starts, has started or is ending this instance.
+    pub fn involves(&self, id: &str) -> bool {
+        self.saved.activations.iter().any(|activation| {
+            let rule = self.rules.rules.iter().find(|rule| rule.name == activation.rule);
+            rule.into_iter().flat_map(|rule| rule.steps.iter().chain(&rule.undo)).any(|step| {
+                matches!(self.rules.action(step, &activation.vars),
+                    Ok(Action::Spawn { id: known, .. } | Action::Stop { id: known }) if known == id)
+            })
+        })
     }
 
     /// Something was published.
@@ -244,8 +288,8 @@ impl Engine {
             let activation = self.saved.activations.remove(index);
             let rule = self.rules.rules.iter().find(|rule| rule.name == activation.rule);
             if let Some(rule) = rule.filter(|rule| rule.cool_down > 0.0) {
-                let until = now_ms.saturating_add((rule.cool_down * 1e3) as u64);
-                self.saved.cool_downs.insert(name(&activation.rule, &activation.key), until);
+                let key = name(&activation.rule, &activation.key);
+                self.saved.cool_downs.insert(key, after(now_ms, rule.cool_down));
             }
             info!(event = "rule.done", rule = activation.rule, key = activation.key, "back to normal");
             self.changed = true;
@@ -260,7 +304,7 @@ fn name(rule: &str, key: &str) -> String {
 fn begin(saved: &mut Saved, rule: &Rule, values: &Vars, mut vars: Vars, now_ms: u64, room: bool) -> Begun {
     vars.extend(values.clone());
     let Ok(key) = fill(&rule.key, &vars) else { return Begun::Nothing };
-    let ends_at_ms = (rule.timeout > 0.0).then(|| now_ms.saturating_add((rule.timeout * 1e3) as u64));
+    let ends_at_ms = (rule.timeout > 0.0).then(|| after(now_ms, rule.timeout));
     if let Some(known) = saved.activations.iter_mut().find(|a| a.rule == rule.name && a.key == key) {
         let before = std::mem::replace(&mut known.ends_at_ms, ends_at_ms);
         return if before == ends_at_ms { Begun::Nothing } else { Begun::Moved };
@@ -360,7 +404,7 @@ fn take(
             Action::Stop { id } => world.stop(id),
             Action::Command { .. } | Action::Wait { .. } => {}
         }
-        let deadline_ms = now_ms.saturating_add((step.timeout.clamp(0.0, 1e6) * 1e3) as u64);
+        let deadline_ms = after(now_ms, step.timeout.clamp(0.0, 1e6));
         activation.wait =
             Some(Wait { action, deadline_ms, request: None, open: BTreeSet::new(), failed: None });
     }

@@ -184,6 +184,11 @@ impl Rules {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.rules.is_empty() && !self.instances.values().any(|instance| instance.always) {
+            return Err(
+                "there is neither a [[rules]] nor an instance with always = true: nothing would start".into(),
+            );
+        }
         let mut names = Vec::new();
         for (name, instance) in self.instances.iter().filter(|(_, instance)| instance.always) {
             let id = fill(&instance.id, &self.vars())

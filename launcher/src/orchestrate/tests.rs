@@ -88,7 +88,7 @@ fn fall(room: i64) -> Value {
 
 #[test]
 fn a_fall_moves_the_room_and_the_end_moves_it_back() {
-    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default());
+    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default(), 0);
     let mut world = Fake::normal();
     engine.event(FALL, &json!({"source_id": 2, "confidence": 0.1}), 0);
     engine.event(FALL, &json!({"source_id": "2; rm"}), 0);
@@ -130,7 +130,7 @@ fn a_fall_moves_the_room_and_the_end_moves_it_back() {
 
 #[test]
 fn what_fails_is_undone() {
-    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default());
+    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default(), 0);
     let mut world = Fake::normal();
     engine.event(FALL, &fall(2), 0);
     engine.tick(&mut world, 0);
@@ -161,7 +161,7 @@ fn what_fails_is_undone() {
 
 #[test]
 fn there_is_a_limit_and_a_memory() {
-    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default());
+    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default(), 0);
     let limit = engine.rules().max_instances;
     let mut world = Fake::normal();
     for room in 0..10 {
@@ -180,7 +180,7 @@ fn there_is_a_limit_and_a_memory() {
     engine.tick(&mut world, 2);
     // Its own restart: what runs is known, and the end is still understood.
     let saved = serde_json::to_string(engine.saved()).unwrap();
-    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), serde_json::from_str(&saved).unwrap());
+    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), serde_json::from_str(&saved).unwrap(), 2);
     let wanted: Vec<String> = engine.wanted().into_iter().map(|(id, _)| id).collect();
     assert!(rooms.iter().all(|id| wanted.contains(id)), "{rooms:?} {wanted:?}");
     world.take_log();
@@ -212,7 +212,7 @@ const MOTION: &str = r#"
 
 #[test]
 fn an_event_that_changes_nothing_writes_nothing() {
-    let mut engine = Engine::new(rules(MOTION).unwrap(), Saved::default());
+    let mut engine = Engine::new(rules(MOTION).unwrap(), Saved::default(), 0);
     let motion = json!({"room": 1});
     assert!(engine.take_changes(0), "what was loaded");
     engine.event("nvr/motion", &motion, 10);
@@ -224,7 +224,7 @@ fn an_event_that_changes_nothing_writes_nothing() {
     });
     assert_eq!(writes.count(), 5);
     // The same rule without an end of its own: nothing moves.
-    let mut engine = Engine::new(rules(&MOTION.replace("timeout = 30", "")).unwrap(), Saved::default());
+    let mut engine = Engine::new(rules(&MOTION.replace("timeout = 30", "")).unwrap(), Saved::default(), 0);
     engine.event("nvr/motion", &motion, 10);
     assert!(engine.take_changes(10));
     engine.event("nvr/motion", &motion, 9000);
@@ -233,7 +233,7 @@ fn an_event_that_changes_nothing_writes_nothing() {
 
 #[test]
 fn made_up_keys_do_not_fill_the_memory() {
-    let mut engine = Engine::new(rules(MOTION).unwrap(), Saved::default());
+    let mut engine = Engine::new(rules(MOTION).unwrap(), Saved::default(), 0);
     for room in 0..5000 {
         engine.event("nvr/motion", &json!({ "room": room }), 0);
     }
@@ -307,5 +307,92 @@ fn nothing_of_an_event_becomes_free_text() {
         let mut event = event("x");
         event[key] = value;
         assert!(rule.start.read("nvr/events", &event).is_none(), "{key}");
+    }
+}
+
+#[test]
+fn nothing_lasts_longer_than_its_rule_says_when_the_clock_was_set_back() {
+    let text = MOTION.replace("timeout = 30", "timeout = 30\n    cool_down = 60");
+    let motion = json!({"room": 1});
+    let day = 86_400_000;
+    let mut engine = Engine::new(rules(&text).unwrap(), Saved::default(), day);
+    engine.event("nvr/motion", &motion, day);
+    let running = engine.saved().clone();
+    let mut world = Fake::normal();
+    world.plays("a");
+    engine.tick(&mut world, day);
+    engine.tick(&mut world, day + 30_000);
+    let cooling = engine.saved().clone();
+    // A day earlier, by a clock that was wrong, it ends when it would have ended.
+    let mut engine = Engine::new(rules(&text).unwrap(), running.clone(), 0);
+    engine.tick(&mut world, 0);
+    engine.tick(&mut world, 29_999);
+    assert_eq!(activations(&engine), 1);
+    engine.tick(&mut world, 30_000);
+    assert_eq!(activations(&engine), 0);
+    let mut engine = Engine::new(rules(&text).unwrap(), cooling, 0);
+    engine.event("nvr/motion", &motion, 59_999);
+    assert_eq!(activations(&engine), 0);
+    engine.tick(&mut world, 60_000);
+    engine.event("nvr/motion", &motion, 60_000);
+    assert_eq!(activations(&engine), 1);
+    // In the file it is by the time of day.
+    let saved = serde_json::to_value(running.by_clock(-1000)).unwrap();
+    assert_eq!(saved["activations"][0]["ends_at_ms"], day + 29_000);
+}
+
+fn activations(engine: &Engine) -> usize {
+    let saved = serde_json::to_value(engine.saved()).unwrap();
+    saved["activations"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn what_an_earlier_run_left_goes_on_as_far_as_the_file_still_asks_for_it() {
+    let mut engine = Engine::new(rules(CARE_HOME).unwrap(), Saved::default(), 0);
+    engine.event(FALL, &fall(2), 0);
+    let due: BTreeMap<_, _> = engine.rules().always().into_iter().collect();
+    let args = due["care-home-normal"].clone();
+    let found = |id: &str, args: &[String]| super::found(id, args, &due, &engine);
+    assert_eq!(found("care-home-normal", &args), super::Found::Kept);
+    assert_eq!(found("care-home-normal", &[]), super::Found::Changed);
+    // A step under way has started it, or is ending it.
+    assert_eq!(found("care-home-room-2", &[]), super::Found::Kept);
+    assert_eq!(found("care-home-room-3", &[]), super::Found::Unknown);
+}
+
+#[test]
+fn a_state_file_is_of_one_orchestrator() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("rules.state");
+    let lock = super::lock(&state).unwrap();
+    assert!(lock.is_some());
+    let error = super::lock(&state).unwrap_err();
+    assert!(error.contains("rules.state") && error.contains("--state"), "{error}");
+    drop(lock);
+    assert!(super::lock(&state).unwrap().is_some());
+    // Where nothing can be written, there is no state either.
+    assert!(super::lock(&folder.path().join("missing/rules.state")).unwrap().is_none());
+}
+
+#[test]
+fn instances_reach_the_same_broker_as_the_orchestrator() {
+    let mut broker =
+        super::Broker { uri: "mqtts://h".into(), topic_prefix: "nvr".into(), ..Default::default() };
+    let names = |broker: &super::Broker| -> Vec<String> {
+        super::environment(broker, None).into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(&broker), ["NVR_BROKER", "NVR_TOPIC_PREFIX"]);
+    (broker.ca_file, broker.cert_file) = (Some("ca.pem".into()), Some("c.pem".into()));
+    broker.key_file = Some("k.pem".into());
+    assert_eq!(
+        names(&broker),
+        ["NVR_BROKER", "NVR_TOPIC_PREFIX", "NVR_CA_FILE", "NVR_CERT_FILE", "NVR_KEY_FILE"]
+    );
+    // Every shipped graph takes them.
+    for shipped in crate::graph::SHIPPED {
+        let graph = crate::graph::Graph::parse(shipped.name, shipped.text).unwrap();
+        for name in ["broker", "topic_prefix", "ca_file", "cert_file", "key_file"] {
+            assert!(graph.param(name).is_some_and(|param| !param.remote), "{}: {name}", shipped.name);
+        }
     }
 }

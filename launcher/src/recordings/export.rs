@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufWriter, IsTerminal, Read, Seek, SeekFrom, Write},
+    io::{BufWriter, IsTerminal},
     path::Path,
 };
 
 use gstnvr::nvrrecordsink::{
     catalog::{Event, Store},
+    stepwise::Stepwise,
     tiers::Archive,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,7 +21,10 @@ use nvr_core::{
 };
 
 use super::{Span, fetch::fetch, opening};
-use crate::cli::{CommandResult, Failure};
+use crate::{
+    cli::{CommandResult, Failure},
+    output::outln,
+};
 
 /// What the file is to be.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ pub fn run(store: &Store, archive: &mut Archive, span: &Span, wanted: &Wanted<'_
         let _ = fs::remove_file(output);
     }
     result?;
-    println!("{}: {} to {}", output.display(), time(plan.from_us), time(plan.to_us));
+    outln!("{}: {} to {}", output.display(), time(plan.from_us), time(plan.to_us));
     Ok(())
 }
 
@@ -90,22 +94,13 @@ fn chapters(events: &[Event]) -> Vec<Chapter> {
 }
 
 fn copy(file: File, plan: &join::Plan, header: &[u8], files: &mut [File]) -> std::io::Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    out.write_all(header)?;
+    let mut out = BufWriter::with_capacity(1 << 20, Stepwise::new(file));
     let total = plan.pieces.iter().map(|piece| u64::from(piece.size)).sum();
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}") {
         bar.set_style(style);
     }
-    let mut buffer = Vec::new();
-    for piece in &plan.pieces {
-        let Some(file) = files.get_mut(piece.part) else { continue };
-        buffer.resize(piece.size as usize, 0);
-        file.seek(SeekFrom::Start(piece.at))?;
-        file.read_exact(&mut buffer)?;
-        out.write_all(&buffer)?;
-        bar.inc(u64::from(piece.size));
-    }
+    plan.write(header, files, &mut out, |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
 }

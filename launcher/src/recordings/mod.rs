@@ -7,7 +7,10 @@ mod show;
 mod timeline;
 mod upkeep;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use gstnvr::nvrrecordsink::{
@@ -16,7 +19,7 @@ use gstnvr::nvrrecordsink::{
 };
 use nvr_core::event::parse_timestamp;
 
-use crate::cli::{CommandResult, Failure};
+use crate::cli::{CommandResult, Failure, camera_number};
 
 pub(crate) fn command() -> Command {
     let time = |name: &'static str, help: &'static str| {
@@ -28,7 +31,7 @@ pub(crate) fn command() -> Command {
         Arg::new("source")
             .long("source")
             .value_name("ID")
-            .value_parser(value_parser!(u32))
+            .value_parser(camera_number)
             .help("Number of the camera")
     };
     let json = || {
@@ -138,7 +141,11 @@ fn time_us(text: &str) -> Result<i64, String> {
 pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     let Some((name, matches)) = matches.subcommand() else { return Ok(()) };
     let root = matches.get_one::<PathBuf>("location").cloned().unwrap_or_default();
-    let file = matches.get_one::<PathBuf>("catalog").cloned().unwrap_or_else(|| root.join(FILE));
+    let named = matches.get_one::<PathBuf>("catalog");
+    let file = named.cloned().unwrap_or_else(|| root.join(FILE));
+    if name != "repair" {
+        check(&root, &file, named.is_some())?;
+    }
     let span = Span::of(matches);
     let mut archive = Archive::new(matches.get_one::<PathBuf>("s3-credentials").cloned());
     match name {
@@ -165,13 +172,43 @@ pub(crate) fn run(matches: &ArgMatches) -> CommandResult {
     }
 }
 
-fn open(file: &Path) -> Result<Store, Failure> {
-    if !file.exists() {
-        return Err(Failure::usage(format!(
-            "{} does not exist; --location names the directory of the recordings, --catalog the catalogue",
-            file.display()
-        )));
+/// Whether there is a catalogue to look into. SQLite would make one of any empty file.
+fn check(root: &Path, file: &Path, named: bool) -> CommandResult {
+    let shown = file.display();
+    let wrong = |text: String| Err(Failure::usage(text));
+    match fs::metadata(file) {
+        Ok(found) if found.is_dir() => wrong(format!("{shown} is a directory; --catalog names a file")),
+        Ok(found) if found.len() == 0 => {
+            wrong(format!("{shown} is empty and no catalogue; --location and --catalog say where it is"))
+        }
+        Ok(_) => fs::File::open(file).map(drop).or_else(|error| wrong(format!("{shown} cannot be read: {error}"))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            wrong(format!("this user may not look for {shown}"))
+        }
+        Err(_) if named => wrong(format!("{shown} does not exist; --catalog names the catalogue")),
+        Err(_) => root_is_there(root).and_then(|()| {
+            wrong(format!(
+                "{shown} does not exist: nothing was recorded there, or the disk is not mounted; recordings repair \
+                 makes a catalogue that was lost anew"
+            ))
+        }),
     }
+}
+
+fn root_is_there(root: &Path) -> CommandResult {
+    let shown = root.display();
+    match fs::metadata(root) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::usage(format!(
+            "{shown} is no directory; --location names the directory of the recordings"
+        ))),
+        Err(error) => {
+            Err(Failure::usage(format!("{shown}: {error}; --location names the directory of the recordings")))
+        }
+    }
+}
+
+fn open(file: &Path) -> Result<Store, Failure> {
     Store::existing(file).map_err(Failure::failed)
 }
 

@@ -13,11 +13,11 @@ use nvr_core::{
 };
 use serde_json::json;
 
-use super::{
-    Span,
-    show::{print, time},
+use super::{Span, show::time};
+use crate::{
+    cli::{CommandResult, Failure},
+    output::{clean, outln},
 };
-use crate::cli::{CommandResult, Failure};
 
 /// A pause that is none: what a segment's last picture lasts longer or shorter than its camera said.
 const PAUSE_US: i64 = 1_000_000;
@@ -64,9 +64,9 @@ pub fn run(store: &Store, span: &Span, picture: Option<&Picture<'_>>) -> Command
     }
     for line in &lines {
         if span.json {
-            print(std::iter::once(line.json(from_us, to_us)))?;
+            outln!("{}", line.json(from_us, to_us));
         } else {
-            print(line.text())?;
+            line.text().for_each(|text| outln!("{text}"));
         }
     }
     Ok(())
@@ -149,7 +149,7 @@ impl Line {
         let events = self.events.iter().map(move |e| {
             format!(
                 "{source:>3}    {} {} to {}, {} times, confidence up to {:.2}",
-                e.class_name,
+                clean(&e.class_name),
                 time(e.first_us),
                 time(e.last_us),
                 e.count,

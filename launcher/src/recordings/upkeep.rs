@@ -11,8 +11,11 @@ use gstnvr::nvrrecordsink::{
 use indicatif::{ProgressBar, ProgressStyle};
 use nvr_core::segment::read;
 
-use super::Span;
-use crate::cli::{CommandResult, Failure};
+use super::{Span, root_is_there};
+use crate::{
+    cli::{CommandResult, Failure},
+    output::offerln,
+};
 
 /// Entries that are read at a time.
 const PAGE: u32 = 1000;
@@ -60,15 +63,15 @@ pub fn verify(store: &Store, archive: &mut Archive, span: &Span, quick: bool) ->
             if recording.checksum.is_none() {
                 findings.headers_only += 1;
             }
-            match check(archive, recording, quick) {
+            match check_now(store, archive, recording, quick) {
                 Ok(()) => {}
                 Err(Wrong::Missing) => {
                     findings.missing += 1;
-                    bar.suspend(|| println!("missing: {}", recording.file().display()));
+                    bar.suspend(|| offerln!("missing: {}", recording.file().display()));
                 }
                 Err(Wrong::Damaged(how)) => {
                     findings.damaged += 1;
-                    bar.suspend(|| println!("damaged: {}: {how}", recording.file().display()));
+                    bar.suspend(|| offerln!("damaged: {}: {how}", recording.file().display()));
                 }
             }
         }
@@ -80,12 +83,12 @@ pub fn verify(store: &Store, archive: &mut Archive, span: &Span, quick: bool) ->
 impl Findings {
     fn report(&self, quick: bool) -> CommandResult {
         for (place, (reason, count)) in &self.absent {
-            println!("not checked: {count} recordings on {place}: {reason}");
+            offerln!("not checked: {count} recordings on {place}: {reason}");
         }
         if self.headers_only > 0 && !quick {
-            println!("{} recordings have no checksum; only their headers were compared", self.headers_only);
+            offerln!("{} recordings have no checksum; only their headers were compared", self.headers_only);
         }
-        println!("{} recordings checked, {} missing, {} damaged", self.checked, self.missing, self.damaged);
+        offerln!("{} recordings checked, {} missing, {} damaged", self.checked, self.missing, self.damaged);
         if self.missing + self.damaged > 0 {
             return Err(Failure::failed("recordings are missing or damaged; they are named above"));
         }
@@ -93,6 +96,20 @@ impl Findings {
             return Err(Failure::failed("some volumes are not there; they are named above"));
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a recording that may go on to another tier, or whose time may come, while it is looked at.
+fn check_now(store: &Store, archive: &mut Archive, recording: &Recording, quick: bool) -> Result<(), Wrong> {
+    let result = check(archive, recording, quick);
+    if result.is_ok() {
+        return result;
+    }
+    let Ok(rows) = store.page(recording.id - 1, 1) else { return result };
+    match rows.first().filter(|row| row.id == recording.id && row.path == recording.path) {
+        Some(row) if row.volume == recording.volume => result,
+        Some(row) => check(archive, row, quick),
+        None => Ok(()),
     }
 }
 
@@ -150,15 +167,20 @@ pub fn repair(file: &Path, root: &Path, tier: &'static str) -> CommandResult {
         let Some(source) = folder.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         store.enter_new(&volume, tier, source, None, &mut done).map_err(Failure::failed)?;
     }
-    println!(
+    offerln!(
         "{} closed, {} entered, {} removed, {} could not be read, {} are known elsewhere",
-        done.closed, done.entered, done.removed, done.failed, done.doubled
+        done.closed,
+        done.entered,
+        done.removed,
+        done.failed,
+        done.doubled
     );
     Ok(())
 }
 
 /// The volume as it is; one without an identity is not a recorder's.
 fn volume(root: &Path) -> Result<Volume, Failure> {
+    root_is_there(root)?;
     let identity = root.join(gstnvr::nvrrecordsink::volume::IDENTITY);
     if !identity.exists() {
         return Err(Failure::usage(format!(
@@ -167,4 +189,56 @@ fn volume(root: &Path) -> Result<Volume, Failure> {
         )));
     }
     Volume::open(root, None).map_err(Failure::failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use gstnvr::nvrrecordsink::catalog::{Cause, Entry};
+
+    use super::*;
+
+    /// The page of entries was read before, the file is looked for after.
+    #[test]
+    fn a_recording_that_goes_on_or_is_removed_while_it_is_verified_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [hot, warm] = ["hot", "warm"].map(|name| Volume::open(&folder.path().join(name), None).unwrap());
+        let mut store = Store::open(&folder.path().join("catalog.db")).unwrap();
+        let path = nvr_core::segment::name::path(1, 0, 0);
+        let entry = |volume: &Volume, tier| Entry {
+            volume: volume.clone(),
+            source_id: 1,
+            path: path.clone(),
+            start_us: 0,
+            end_us: Some(1),
+            clock: "arrival",
+            bytes: 0,
+            frames: 1,
+            codec: "h264".into(),
+            audio: None,
+            width: 0,
+            height: 0,
+            event_count: 0,
+            checksum: Some(Checksum::default().text()),
+            tier,
+            sightings: BTreeMap::default(),
+            cause: Cause::default(),
+        };
+        store.write(&[entry(&hot, "hot")]).unwrap();
+        let before = store.page(0, 1).unwrap();
+        let mut archive = Archive::new(None);
+        let mut missing =
+            |store: &Store| matches!(check_now(store, &mut archive, &before[0], false), Err(Wrong::Missing));
+        assert!(missing(&store));
+        store.arrive(&before, &warm, "warm").unwrap_err();
+        store.know_volume(&warm).unwrap();
+        assert_eq!(store.arrive(&before, &warm, "warm").unwrap().len(), 1);
+        assert!(missing(&store));
+        let file = warm.root.join(&path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "").unwrap();
+        assert!(!missing(&store));
+        let moved = store.page(0, 1).unwrap();
+        store.remove(&[&moved[0]]).unwrap();
+        assert!(!missing(&store));
+    }
 }

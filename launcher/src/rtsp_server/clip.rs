@@ -31,7 +31,8 @@ pub(super) struct Clip {
 impl Clip {
     pub fn load(file: &Path) -> anyhow::Result<Self> {
         if !file.is_file() {
-            bail!("{}: no such file", file.display());
+            let what = if file.is_dir() { "is a directory; a video file is wanted" } else { "no such file" };
+            bail!("{}: {what}", file.display());
         }
         let pipeline = gst::Pipeline::new();
         let loaded = Self::read(&pipeline, file);

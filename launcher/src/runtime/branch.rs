@@ -55,7 +55,8 @@ pub(super) struct Branch {
     pub camera: Camera,
     pub phase: Phase,
     pub backoff: Backoff,
-    /// Counts rebuilds; a worker's late report about an older one is told apart by it.
+    /// Of all that the instance has built, whichever camera they were for: a worker's late report about an older one
+    /// is told apart by it.
     pub generation: u64,
     pub rebuilds: u64,
     /// Generations whose elements did not stop and still hold their threads and memory.
@@ -63,6 +64,8 @@ pub(super) struct Branch {
     /// As the source reported it, or as the launcher knows it.
     pub state: String,
     pub last_error: Option<String>,
+    /// Storage tiers that its recorder misses: name and place.
+    pub missed_tiers: BTreeSet<(String, String)>,
 }
 
 impl Branch {
@@ -76,6 +79,7 @@ impl Branch {
             abandoned: BTreeSet::new(),
             state: "starting".into(),
             last_error: None,
+            missed_tiers: BTreeSet::new(),
         }
     }
 
@@ -223,6 +227,15 @@ pub(super) fn bin_name(id: u32) -> String {
     format!("camera-{id}")
 }
 
+/// The camera of a branch that has left the pipeline, by something in it.
+pub(super) fn camera_of(object: &gst::Object) -> Option<u32> {
+    let mut top = object.clone();
+    while let Some(parent) = top.parent() {
+        top = parent;
+    }
+    top.name().strip_prefix("camera-")?.parse().ok()
+}
+
 /// Adds a built branch to the pipeline and links it into the shared graph.
 ///
 /// # Errors
@@ -319,5 +332,25 @@ pub(super) fn detach(pipeline: &gst::Pipeline, parts: &Parts) {
         if *requested {
             element.release_request_pad(pad);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_on_its_own_is_known_by_its_name() {
+        gst::init().unwrap();
+        let bin = gst::Bin::with_name(&bin_name(7));
+        let inner = gst::Bin::new();
+        let element = gst::ElementFactory::make("fakesink").build().unwrap();
+        inner.add(&element).unwrap();
+        bin.add(&inner).unwrap();
+        assert_eq!(camera_of(element.upcast_ref()), Some(7));
+        // In the pipeline it is known by itself, and a name is only a name.
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(&bin).unwrap();
+        assert_eq!(camera_of(element.upcast_ref()), None);
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     graph::{Graph, Scope, Value},
-    values::{Camera, Plan},
+    values::{Camera, MOST_CAMERAS, Plan},
 };
 
 /// How long a branch that was just started may take to play before it counts as started all the same: a camera may
@@ -140,6 +140,7 @@ impl Instance {
                 if known(plan, camera.id) {
                     return Err(format!("camera {} exists already", camera.id));
                 }
+                has_room(plan)?;
                 // One that the site file knows keeps its address and its values.
                 if let Some(given) = self.given.settings.cameras.get(&camera.id) {
                     plan.settings.cameras.insert(camera.id, given.clone());
@@ -217,6 +218,9 @@ impl Instance {
             }
             // The others were never touched.
             for id in rebuilt {
+                if self.handle().is_stopping() {
+                    break;
+                }
                 if let Err(again) = self.rebuild_now(id) {
                     self.retry_later(id, &again);
                 }
@@ -283,17 +287,24 @@ impl Instance {
     /// Starts what has to be built, and waits until it plays or has had its time. `rebuilt`: the cameras that it came
     /// to.
     fn start_all(&mut self, steps: &Steps, rebuilt: &mut Vec<u32>) -> Result<(), String> {
+        // What each of them takes, a model that is loaded above all, would come on top of the time for an orderly end.
         for id in &steps.rebuild {
+            self.goes_on()?;
             rebuilt.push(*id);
             self.rebuild_now(*id)?;
             self.settled(*id)?;
         }
         for camera in &steps.add {
+            self.goes_on()?;
             self.branches.insert(camera.id, Branch::new(camera.clone()));
             self.start_branch(camera.id)?;
             self.settled(camera.id)?;
         }
         Ok(())
+    }
+
+    fn goes_on(&self) -> Result<(), String> {
+        if self.handle().is_stopping() { Err("the instance is stopping".into()) } else { Ok(()) }
     }
 
     fn settled(&mut self, id: u32) -> Result<(), String> {
@@ -316,6 +327,14 @@ impl Instance {
             Phase::Waiting { .. } => drop(self.branches.remove(&id)),
         }
     }
+}
+
+/// Each camera is a connection and some threads, and whoever may send commands may send many.
+fn has_room(plan: &Plan) -> Result<(), String> {
+    if plan.cameras.len() < MOST_CAMERAS {
+        return Ok(());
+    }
+    Err(format!("there are {} cameras, which is the limit; remove one first", plan.cameras.len()))
 }
 
 /// What is done with a value, which decides whether the parameter may have another one.
@@ -353,4 +372,21 @@ fn is_nvrinfer(element: &gst::Element) -> bool {
 
 fn set(element: &gst::Element, property: &str, value: &glib::Value) {
     element.set_property_from_value(property, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::values::CommandLine;
+
+    #[test]
+    fn commands_add_no_more_cameras_than_a_site_file_may_have() {
+        let text = "summary = \"s\"\nkind = \"k\"\n[camera]\nlaunch = \"fakesrc ! fakesink\"\n";
+        let graph = Graph::parse("g.toml", text).unwrap();
+        let line = CommandLine { streams: Some((0..1023).collect()), ..CommandLine::default() };
+        let mut plan = Plan::resolve(graph, None, &|_| None, &line).unwrap();
+        assert_eq!(has_room(&plan), Ok(()));
+        plan.cameras.push(Camera::new(1023));
+        assert!(has_room(&plan).unwrap_err().contains("1024 cameras, which is the limit"));
+    }
 }

@@ -77,6 +77,8 @@ pub struct Instance {
     pub(super) pipeline: gst::Pipeline,
     bus: gst::Bus,
     pub(super) branches: BTreeMap<u32, Branch>,
+    /// Branches built so far, over all cameras.
+    generations: u64,
     pub(super) paused: Paused,
     /// As the files and the command line have it: what a camera gets that comes back.
     pub(super) given: Plan,
@@ -142,6 +144,7 @@ impl Instance {
             pipeline,
             bus,
             branches: BTreeMap::new(),
+            generations: 0,
             paused: Paused::default(),
             requests,
             handle,
@@ -217,6 +220,10 @@ impl Instance {
             }
         }
         for camera in &cameras {
+            // What each camera takes, a model that is loaded above all, would come on top of the orderly end.
+            if self.handle.is_stopping() {
+                break;
+            }
             self.branches.insert(camera.id, Branch::new(camera.clone()));
             if let Err(message) = self.start_branch(camera.id) {
                 failures.push((camera.id, message));
@@ -308,7 +315,9 @@ impl Instance {
             gst::MessageView::Warning(warning) => {
                 let text = redact(warning.error().message()).into_owned();
                 let debug_text = warning.debug().map(|text| redact(&text).into_owned());
-                if let Some(id) = self.owner(message) {
+                // One that has just been taken down is known by its name.
+                let named = || branch::camera_of(message.src()?);
+                if let Some(id) = self.owner(message).or_else(named) {
                     warn!(event = "source.warning", source_id = id, detail = debug_text, "{text}");
                 } else {
                     warn!(event = "instance.warning", detail = debug_text, "{text}");
@@ -379,6 +388,12 @@ impl Instance {
                         branch.last_error = None;
                     }
                     branch.state = state;
+                }
+            }
+            "nvr-tier-state" => {
+                if let (Some(tier), Some(location)) = (field("tier"), field("location")) {
+                    let wrong = field("state").is_some_and(|state| state == "failing");
+                    self.note_tier(id, &tier, &location, wrong.then(|| field("reason").unwrap_or_default()));
                 }
             }
             "nvr-model-loaded" => {
@@ -459,17 +474,26 @@ impl Instance {
         }
         if parts.bin.sync_state_with_parent().is_err() {
             let message = self.first_error_of(parts.bin.clone().upcast_ref());
-            branch::detach(&self.pipeline, &parts);
-            let _ = parts.bin.set_state(gst::State::Null);
+            self.begin(id, parts);
+            self.take_down(id, Some(Duration::ZERO));
             return Err(message);
         }
+        self.begin(id, parts);
         if let Some(branch) = self.branches.get_mut(&id) {
-            branch.generation += 1;
             branch.state = "starting".into();
-            branch.phase = Phase::Running(parts);
+            branch.missed_tiers.clear();
         }
         info!(event = "source.starting", source_id = id, name = camera.name, "camera {id} is starting");
         Ok(())
+    }
+
+    /// Gives a branch its elements.
+    fn begin(&mut self, id: u32, parts: Parts) {
+        self.generations += 1;
+        if let Some(branch) = self.branches.get_mut(&id) {
+            branch.generation = self.generations;
+            branch.phase = Phase::Running(parts);
+        }
     }
 
     fn tick(&mut self, now: Instant) {

@@ -7,6 +7,7 @@ pub(crate) mod property;
 mod pulse;
 mod request;
 mod status;
+mod tiers;
 
 use gst::prelude::*;
 

@@ -9,7 +9,7 @@ use std::{
 
 use nvr_core::command::State;
 use nvr_tests::{
-    control::{Operator, PATIENCE, Process, data_folder, launcher, second_model},
+    control::{DRAWN, Operator, PATIENCE, Process, data_folder, instance, launcher, second_model},
     mosquitto::{Access, Mosquitto},
     plugin::PluginFolder,
 };
@@ -24,29 +24,11 @@ fn launch(args: &[&str]) -> Command {
 
 /// A processor with drawn cameras and the built-in model; commands may name drawn cameras too.
 fn processor(broker: &Mosquitto, id: &str, streams: &str, more: &[&str]) -> Process {
-    let url = broker.url();
-    let mut args = vec![
-        "processor",
-        "--instance-id",
-        id,
-        "--streams",
-        streams,
-        "--model",
-        "demo",
-        "--max-fps",
-        "5",
-        "--broker",
-        &url,
-        "--uri-schemes",
-        "rtsp,testsrc,file",
-        "--command-rate",
-        "0",
-    ];
+    let mut args = [&DRAWN[..], &["--max-fps", "5"], more].concat();
     if !more.contains(&"--uri") {
         args.extend(["--uri", CAMERA]);
     }
-    args.extend(more);
-    Process::start(launch(&args))
+    instance(env!("CARGO_BIN_EXE_launch"), "processor", id, streams, broker, &args)
 }
 
 /// A graph without inference: twenty of them fit on a small machine.
@@ -483,33 +465,11 @@ fn an_application_of_ones_own_stands_behind_the_element() {
 #[test]
 fn a_wall_takes_commands_and_publishes_its_statistics() {
     let Some(broker) = Mosquitto::start(Access::Open) else { return };
-    let url = broker.url();
-    let args = [
-        "wall",
-        "--instance-id",
-        "wall-1",
-        "--streams",
-        "0,1",
-        "--uri",
-        CAMERA,
-        "--broker",
-        &url,
-        "--uri-schemes",
-        "rtsp,testsrc",
-        // The test asks for the numbers as fast as they come.
-        "--command-rate",
-        "0",
-        "--output",
-        "none",
-        "--width",
-        "320",
-        "--height",
-        "240",
-        "--fps",
-        "10",
-    ];
-    let mut process = Process::start(launch(&args));
-    let mut operator = Operator::new(&url, &["nvr/status/metrics/+"]);
+    // The test asks for the numbers as fast as they come.
+    let told = "--uri-schemes rtsp,testsrc --command-rate 0 --output none --width 320 --height 240 --fps 10";
+    let args: Vec<_> = told.split(' ').chain(["--uri", CAMERA]).collect();
+    let mut process = instance(env!("CARGO_BIN_EXE_launch"), "wall", "wall-1", "0,1", &broker, &args);
+    let mut operator = Operator::new(&broker.url(), &["nvr/status/metrics/+"]);
     assert_eq!(operator.playing("wall-1", 2).kind, "wall");
     for (command, parameter, value) in [
         (r#"{"command":"set","params":{"columns":2,"show_labels":false}}"#, "columns", json!(2)),

@@ -7,3 +7,6 @@ mod connections;
 mod hostile;
 mod media;
 mod watch;
+
+/// What receives the cameras.
+pub const RECEIVER: &str = "auto";

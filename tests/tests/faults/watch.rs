@@ -144,6 +144,7 @@ impl Watch {
         init();
         let pipeline = gst::Pipeline::new();
         let source = gst::ElementFactory::make("nvrsrc").property("uri", uri).build().unwrap();
+        source.set_property_from_str("receiver", crate::RECEIVER);
         set_up(&source);
         let sink = gst::ElementFactory::make("fakesink").property("sync", false).build().unwrap();
         pipeline.add_many([&source, &sink]).unwrap();

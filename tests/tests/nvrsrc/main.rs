@@ -2,7 +2,9 @@
 
 mod branches;
 mod codecs;
+mod light;
 mod player;
+mod scripted;
 mod seldom;
 
 use std::{

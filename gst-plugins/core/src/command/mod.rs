@@ -19,7 +19,7 @@ pub use claim::{Answer, Claim};
 pub use limit::Bucket;
 pub use policy::{DEFAULT_SCHEMES, Policy};
 pub use read::{Incoming, MAX_BATCH, MAX_PAYLOAD, Message, read};
-pub use status::{OnDemand, Recording, State, Status, Stream};
+pub use status::{OnDemand, Recording, State, Status, Stream, Tier};
 
 /// A value as JSON has it.
 #[derive(Clone, Debug, PartialEq)]

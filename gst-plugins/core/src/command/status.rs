@@ -81,6 +81,21 @@ pub struct Recording {
     /// What is wrong with the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Where recordings go on to others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<Tier>,
+}
+
+/// A storage tier of a recorder.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Tier {
+    /// `hot`, `warm` or `cold`.
+    pub tier: String,
+    /// `ready` or `failing`.
+    pub state: String,
+    /// What is wrong with it and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A recording that was asked for.

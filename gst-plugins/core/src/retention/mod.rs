@@ -2,10 +2,14 @@
 //! room. Segments with events may be kept for longer, and go last where room is short. Where they go (out, or to the
 //! next tier) is the caller's business: the same rules say what leaves a tier.
 
+mod ages;
+mod late;
 mod pace;
 #[cfg(test)]
 mod tests;
 
+pub use ages::{Ages, DOUBTED};
+pub use late::Late;
 pub use pace::Pace;
 
 /// What one camera may keep. A limit of `None` is none.

@@ -2,6 +2,8 @@
 //! before the wanted time; an edit list has players begin and end exactly where it was asked for. For those that know
 //! no edit lists, the pictures up to the second keyframe can be replaced with others ([`Plan::opening`]).
 
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
 use super::mp4::{self, Medium, Track, put_box, put_full, put32, put64};
 use super::read::{Contents, Placed};
 
@@ -293,6 +295,31 @@ impl Plan {
         out.extend(b"mdat");
         put64(&mut out, data + 16);
         out
+    }
+
+    /// Writes the file: `header`, as [`header`](Self::header) gave it, and the pieces out of `files`, which are the
+    /// parts in their order. `told` hears of the bytes of each piece.
+    ///
+    /// # Errors
+    /// A part cannot be read to its end, or `out` takes nothing.
+    pub fn write<F: Read + Seek>(
+        &self,
+        header: &[u8],
+        files: &mut [F],
+        out: &mut impl Write,
+        mut told: impl FnMut(u64),
+    ) -> io::Result<()> {
+        out.write_all(header)?;
+        let mut buffer = Vec::new();
+        for piece in &self.pieces {
+            let Some(file) = files.get_mut(piece.part) else { continue };
+            buffer.resize(piece.size as usize, 0);
+            file.seek(SeekFrom::Start(piece.at))?;
+            file.read_exact(&mut buffer)?;
+            out.write_all(&buffer)?;
+            told(u64::from(piece.size));
+        }
+        Ok(())
     }
 
     fn movie(&self, data: u64, chapters: &[Chapter]) -> Vec<u8> {

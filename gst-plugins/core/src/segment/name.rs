@@ -1,7 +1,7 @@
 //! Where a segment lies below the recorder's directory: `2/2026-11-21/07/2026-11-21T07-12-18.123Z.mp4`, camera, day,
 //! hour, start, in UTC throughout, so that no change of the clocks repeats or leaves out a name.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use jiff::{Timestamp, tz::Offset};
 
@@ -56,4 +56,17 @@ pub fn start_us(file_name: &str) -> Option<i64> {
     }
     let text = format!("{date}T{}Z", time.replace('-', ":"));
     text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond)
+}
+
+/// Whose segment lies at a path below the directory; `None` where the path is not one of ours. Nothing that leads out
+/// of the directory is.
+pub fn source_id(path: &Path) -> Option<u32> {
+    let mut names = path.components().map(|part| match part {
+        Component::Normal(name) => name.to_str(),
+        _ => None,
+    });
+    let (camera, _day, _hour) = (names.next()??, names.next()??, names.next()??);
+    start_us(names.next()??)?;
+    let source_id: u32 = camera.parse().ok()?;
+    (names.next().is_none() && camera == source_id.to_string()).then_some(source_id)
 }

@@ -8,6 +8,8 @@ use super::mp4::{Medium, Track};
 
 /// Headers that are larger are not ours.
 const MAX_HEADER: u64 = 16 << 20;
+/// Bytes that are searched at a time.
+const SEARCHED: u64 = 256 << 10;
 
 /// One sample and where it lies in the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,6 +95,45 @@ pub fn contents(file: &mut (impl Read + Seek)) -> io::Result<Contents> {
         at += length;
     }
     Ok(found)
+}
+
+/// Whether a whole fragment lies somewhere from `at` on. What is in front of it may be anything: damage, or a hole.
+pub fn goes_on(file: &mut (impl Read + Seek), at: u64) -> io::Result<bool> {
+    const KIND: &[u8] = b"moof";
+    let size = file.seek(SeekFrom::End(0))?;
+    let (mut at, mut piece) = (at, Vec::new());
+    loop {
+        piece.clear();
+        file.seek(SeekFrom::Start(at))?;
+        file.take(SEARCHED).read_to_end(&mut piece)?;
+        for (found, _) in piece.windows(KIND.len()).enumerate().filter(|(_, bytes)| *bytes == KIND) {
+            let Some(start) = (at + found as u64).checked_sub(4) else { continue };
+            if fragment_at(file, start, size)? {
+                return Ok(true);
+            }
+        }
+        // A name may lie across the border.
+        let step = (piece.len() as u64).saturating_sub(KIND.len() as u64 - 1);
+        if (piece.len() as u64) < SEARCHED {
+            return Ok(false);
+        }
+        at += step;
+    }
+}
+
+/// Whether a whole fragment with samples begins here.
+fn fragment_at(file: &mut (impl Read + Seek), start: u64, size: u64) -> io::Result<bool> {
+    let Some((_, length)) = box_at(file, start, size)?.filter(|(_, length)| *length <= MAX_HEADER) else {
+        return Ok(false);
+    };
+    let mut moof = vec![0; length as usize - 8];
+    file.seek(SeekFrom::Start(start + 8))?;
+    file.read_exact(&mut moof)?;
+    let data = start + length;
+    let Some((_, length)) = box_at(file, data, size)?.filter(|(kind, _)| kind == b"mdat") else {
+        return Ok(false);
+    };
+    Ok(fragment(&moof, start, data + 8, data + length).is_some_and(|samples| !samples.is_empty()))
 }
 
 /// Kind and length of a box that lies within the file as a whole.

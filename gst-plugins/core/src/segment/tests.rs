@@ -68,6 +68,52 @@ fn a_file_that_is_cut_anywhere_is_whole_up_to_its_last_fragment() {
     }
 }
 
+/// What stands behind damage is found, wherever it lies, and what only looks like it is not.
+#[test]
+fn a_fragment_behind_damage_is_found() {
+    let (bytes, ends) = file(3);
+    let goes_on = |bytes: &[u8], at: usize| read::goes_on(&mut Cursor::new(bytes), at as u64).unwrap();
+    assert!(goes_on(&bytes, ends[2]) && !goes_on(&bytes, ends[3]));
+    // The second fragment is damaged, the third one whole.
+    let mut damaged = bytes.clone();
+    damaged[ends[1] + 4..ends[1] + 8].fill(0);
+    let found = read::contents(&mut Cursor::new(&damaged)).unwrap();
+    assert_eq!(found.whole, ends[1] as u64);
+    assert!(goes_on(&damaged, ends[1]));
+    // A fragment that is torn is none, and a name alone is not one either.
+    assert!(!goes_on(&damaged[..bytes.len() - 1], ends[1]));
+    assert!(!goes_on(b"moof\0\0\0\x08moof\0\0\0\x08mdat", 0));
+    // Behind a long hole, also across the border of what is read at a time.
+    for gap in [300_000, (256 << 10) - 5, (256 << 10) - 7, 1 << 20] {
+        let mut holed = bytes[..ends[1]].to_vec();
+        holed.resize(ends[1] + gap, 0);
+        assert!(!goes_on(&holed, ends[1]));
+        holed.extend(&bytes[ends[2]..]);
+        assert!(goes_on(&holed, ends[1]), "{gap}");
+    }
+}
+
+#[test]
+fn only_paths_of_segments_are_taken_for_such() {
+    let good = name::path(7, 1_763_709_138_123_456, 2);
+    assert_eq!(name::source_id(&good), Some(7));
+    let file = good.file_name().unwrap().to_str().unwrap();
+    for path in [
+        good.join("x"),
+        Path::new("/").join(&good),
+        Path::new("..").join(&good),
+        Path::new("a").join(&good),
+        format!("7/../07/{file}").into(),
+        format!("7/{file}").into(),
+        format!("07/2025-11-21/07/{file}").into(),
+        format!("4294967296/2025-11-21/07/{file}").into(),
+        "7/2025-11-21/07/passwd".into(),
+        "".into(),
+    ] {
+        assert_eq!(name::source_id(&path), None, "{}", path.display());
+    }
+}
+
 #[test]
 fn names_are_utc_and_read_back() {
     let us = 1_763_709_138_123_456;

@@ -43,6 +43,9 @@ const PROVEN: Duration = Duration::from_secs(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Between attempts with credentials that the broker has refused.
 const REFUSED_DELAY: Duration = Duration::from_mins(1);
+/// How long a broker may owe confirmations without giving one. Pings say nothing of that: one whose store hangs answers
+/// them, and with the window full nothing else would move again.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// QoS 1 messages sent ahead of their confirmations.
 const IN_FLIGHT: u16 = 100;
 /// A packet above this ends the connection. Far more than is ever passed on, so that what is merely too large can be
@@ -75,6 +78,8 @@ pub(super) struct Shared {
     /// Something was queued, or the connection is to end.
     work: Notify,
     stopping: AtomicBool,
+    /// The end is to look like a crash: the broker publishes the last will.
+    abrupt: AtomicBool,
     stop: Notify,
     status: Mutex<Status>,
     /// What the users were told of the outage.
@@ -82,6 +87,8 @@ pub(super) struct Shared {
     reconnects: AtomicU64,
     ended: Mutex<bool>,
     end: Condvar,
+    /// [`PATIENCE`], which tests do not have.
+    patience: Duration,
 }
 
 #[derive(Clone)]
@@ -168,6 +175,11 @@ impl Connection {
         self.shared.wake();
     }
 
+    /// When the last user leaves, the broker is to publish the last will.
+    pub fn end_abruptly(&self) {
+        self.shared.abrupt.store(true, Ordering::Release);
+    }
+
     pub fn status(&self) -> Status {
         *self.shared.status.lock()
     }
@@ -203,12 +215,14 @@ impl Shared {
             turn: AtomicUsize::new(0),
             work: Notify::new(),
             stopping: AtomicBool::new(false),
+            abrupt: AtomicBool::new(false),
             stop: Notify::new(),
             status: Mutex::new(Status::Connecting),
             outage: Mutex::new(None),
             reconnects: AtomicU64::new(0),
             ended: Mutex::new(false),
             end: Condvar::new(),
+            patience: PATIENCE,
         }
     }
 
@@ -339,17 +353,30 @@ async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> 
     let flight = RefCell::new(Flight::new(shared));
     let requests = RefCell::new(Requests::new(&shared.subscriptions));
     let ended = exchange(shared, &client, event_loop, &flight, &requests).await;
-    let failure = ended.filter(|_| !shared.stopping()).map(|error| {
-        flight.borrow_mut().ended(&error);
-        match error {
-            ConnectionError::MqttState(StateError::Deserialization(
-                mqttbytes::Error::PayloadSizeLimitExceeded(size),
-            )) => Failure {
-                why: requests.borrow().too_large(&shared.subscriptions, size, MAX_INCOMING),
-                refused: false,
-                connected: true,
-            },
-            error => failure(&error, true),
+    let failure = ended.filter(|_| !shared.stopping()).map(|end| match end {
+        End::Owing => Failure {
+            why: format!(
+                "does not confirm what it is sent (nothing for {} s): check its store and its limits; trying again",
+                shared.patience.as_secs()
+            ),
+            refused: false,
+            connected: true,
+        },
+        End::Broken(error) => {
+            // Who is asked to listen to something forbidden may answer with a cut as well.
+            if requests.borrow().answered() {
+                flight.borrow_mut().ended(&error);
+            }
+            match error {
+                ConnectionError::MqttState(StateError::Deserialization(
+                    mqttbytes::Error::PayloadSizeLimitExceeded(size),
+                )) => Failure {
+                    why: requests.borrow().too_large(&shared.subscriptions, size, MAX_INCOMING),
+                    refused: false,
+                    connected: true,
+                },
+                error => failure(&error, true),
+            }
         }
     });
     // Back to the queues before anybody hears of the end.
@@ -357,14 +384,21 @@ async fn session(shared: &Shared, connections: &mut u64) -> Result<(), Failure> 
     failure.map_or(Ok(()), Err)
 }
 
-/// Feeds and polls until the connection breaks, which gives the error, or is to end.
+/// Why a connection has ended that was not to.
+enum End {
+    Broken(ConnectionError),
+    /// The broker has confirmed nothing for too long.
+    Owing,
+}
+
+/// Feeds and polls until the connection breaks, which says how, or is to end.
 async fn exchange(
     shared: &Shared,
     client: &AsyncClient,
     mut event_loop: EventLoop,
     flight: &RefCell<Flight<'_>>,
     requests: &RefCell<Requests>,
-) -> Option<ConnectionError> {
+) -> Option<End> {
     let poll = async {
         loop {
             match event_loop.poll().await {
@@ -407,17 +441,32 @@ async fn exchange(
             // Fails only where the event loop is gone, and then `poll` says why.
             let _ = client.publish_bytes(publish.topic, publish.qos, publish.retain, publish.payload).await;
         }
-        let _ = client.disconnect().await;
+        if !shared.abrupt.load(Ordering::Acquire) {
+            let _ = client.disconnect().await;
+        }
     };
     let overdue = async {
         shared.stop.notified().await;
         time::sleep(FAREWELL).await;
     };
+    let owing = async {
+        loop {
+            let since = flight.borrow().owing_since().unwrap_or_else(Instant::now);
+            let left = (since + shared.patience).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            time::sleep(left).await;
+        }
+    };
     tokio::pin!(poll);
     tokio::select! {
-        error = &mut poll => Some(error),
+        error = &mut poll => Some(End::Broken(error)),
+        () = owing => Some(End::Owing),
         () = feed => {
-            let _ = time::timeout(FAREWELL, poll).await;
+            if !shared.abrupt.load(Ordering::Acquire) {
+                let _ = time::timeout(FAREWELL, poll).await;
+            }
             None
         }
         () = overdue => None,
@@ -473,126 +522,5 @@ fn jitter() -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
-
-    use super::super::fake::{FakeBroker, Manner, TIMEOUT};
-    use super::super::{BrokerSettings, Message, Publisher};
-    use super::*;
-    use gst::prelude::*;
-
-    #[test]
-    fn a_newcomer_hears_of_the_end_of_an_outage_last() {
-        gst::init().unwrap();
-        let broker = FakeBroker::start(Manner::Silent);
-        let mut settings = BrokerSettings::default();
-        let specs = BrokerSettings::properties();
-        let spec = specs.iter().find(|spec| spec.name() == "broker").unwrap();
-        settings.set(&broker.url().to_value(), spec);
-        let options = settings.resolve().unwrap();
-        // A connection without a worker: this test tells what happens to it.
-        let shared = Arc::new(Shared::new(options.clone()));
-        let connection = Connection { shared: shared.clone(), worker: std::thread::current().id() };
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (inside, entered) = std::sync::mpsc::channel();
-        let observer = {
-            let heard = heard.clone();
-            move |notice| {
-                let connected = matches!(notice, Notice::Connected);
-                if !connected {
-                    inside.send(()).unwrap();
-                    // Time for the other to overtake, were it allowed to.
-                    let deadline = Instant::now() + Duration::from_millis(200);
-                    while heard.lock().len() < 2 && Instant::now() < deadline {
-                        std::thread::yield_now();
-                    }
-                }
-                heard.lock().push(connected);
-            }
-        };
-        let publisher = Publisher::open(&options, 1, observer).unwrap();
-        let deadline = Instant::now() + TIMEOUT;
-        while heard.lock().is_empty() {
-            assert!(Instant::now() < deadline);
-            std::thread::yield_now();
-        }
-        shared.disconnected("away", false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| connection.join(publisher.inner()));
-            entered.recv().unwrap();
-            shared.connected();
-        });
-        assert_eq!(*heard.lock(), [true, false, true]);
-    }
-
-    /// Numbers that look random and are the same each time (xorshift).
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-    }
-
-    /// Something between noise and MQTT: plausible packet types, small lengths and ids.
-    fn noise(numbers: &mut Numbers) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for _ in 0..numbers.next() % 6 {
-            let len = numbers.next() % 9;
-            bytes.push(if numbers.next().is_multiple_of(8) {
-                numbers.next() as u8
-            } else {
-                (numbers.next() % 16) as u8 * 16 + 2
-            });
-            bytes.push(if numbers.next().is_multiple_of(8) { numbers.next() as u8 } else { len as u8 });
-            bytes.extend((0..len).map(|_| (numbers.next() % 12) as u8));
-        }
-        bytes
-    }
-
-    #[test]
-    fn no_broker_can_make_the_client_panic() {
-        const ROUNDS: usize = 2000;
-        gst::init().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let server = std::thread::spawn(move || {
-            let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
-            for i in 0..ROUNDS {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut greeting = [0; 1024];
-                let _ = stream.read(&mut greeting);
-                if i % 4 != 0 {
-                    let _ = stream.write_all(&[0x20, 2, 0, 0]);
-                }
-                let _ = stream.write_all(&noise(&mut numbers));
-            }
-        });
-        let mut settings = BrokerSettings::default();
-        let specs = BrokerSettings::properties();
-        let spec = specs.iter().find(|spec| spec.name() == "broker").unwrap();
-        settings.set(&format!("mqtt://127.0.0.1:{port}").to_value(), spec);
-        let mut options = settings.resolve().unwrap();
-        let shared = Shared::new(options.clone());
-        // A publisher of a broker that is not there, whose queue this session drains.
-        options.port = 1;
-        let publisher = Publisher::open(&options, 100, |_| ()).unwrap();
-        shared.add(publisher.inner());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for i in 0..ROUNDS {
-            publisher.publish(Message::new("t", vec![0; i % 50], QoS::AtLeastOnce, false, 0));
-            assert!(runtime.block_on(session(&shared, &mut 0)).is_err());
-        }
-        server.join().unwrap();
-        let stats = publisher.stats();
-        assert_eq!(
-            stats.queued + stats.acknowledged + stats.dropped,
-            ROUNDS as u64,
-            "none got lost: {stats:?}"
-        );
-    }
-}
+#[path = "connection_tests.rs"]
+mod tests;

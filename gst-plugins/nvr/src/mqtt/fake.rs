@@ -41,6 +41,8 @@ pub struct Seen {
     /// Topic, payload and QoS.
     pub messages: Vec<(String, Vec<u8>, u8)>,
     pub farewells: usize,
+    /// Connections that have ended in whatever way.
+    pub gone: usize,
     /// Filters asked for and given up (`-` before it), over all connections, in order.
     pub filters: Vec<String>,
     pub will: Option<(String, Vec<u8>)>,
@@ -81,7 +83,10 @@ impl FakeBroker {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = server.clone();
-                std::thread::spawn(move || shared.serve(stream));
+                std::thread::spawn(move || {
+                    shared.serve(stream);
+                    shared.note(|seen| seen.gone += 1);
+                });
             }
         });
         Self { port, shared }

@@ -45,7 +45,8 @@ enum Verdict {
     Free,
     /// Nothing else may be under way.
     Alone,
-    Barred,
+    /// Not before then.
+    Barred(Instant),
 }
 
 impl Suspects {
@@ -54,7 +55,7 @@ impl Suspects {
             // Of QoS 0 nothing that was written is sent again.
             Some(Record { barred: Some(until), .. }) if qos != QoS::AtMostOnce => {
                 if now < *until {
-                    Verdict::Barred
+                    Verdict::Barred(*until)
                 } else {
                     Verdict::Alone
                 }
@@ -114,6 +115,8 @@ pub(super) struct Flight<'a> {
     alone: bool,
     /// The broker has closed the connection.
     cut: bool,
+    /// When the broker last confirmed something, or had nothing to confirm.
+    progress: Instant,
 }
 
 impl<'a> Flight<'a> {
@@ -125,7 +128,13 @@ impl<'a> Flight<'a> {
             held: None,
             alone: false,
             cut: false,
+            progress: Instant::now(),
         }
+    }
+
+    /// Since when the broker has owed a confirmation and given none.
+    pub fn owing_since(&self) -> Option<Instant> {
+        (!self.unconfirmed.is_empty()).then_some(self.progress)
     }
 
     /// The next message to hand over. `None` where there is none or none may go now.
@@ -139,10 +148,10 @@ impl<'a> Flight<'a> {
             let taken = held.or_else(|| publisher::next(shared))?;
             let verdict =
                 shared.suspects().judge(taken.message.topic(), taken.message.publish.qos, Instant::now());
-            if verdict != Verdict::Barred {
+            let Verdict::Barred(until) = verdict else {
                 return this.borrow_mut().submit(taken, verdict == Verdict::Alone);
-            }
-            taken.refused(None);
+            };
+            taken.barred(until);
         }
     }
 
@@ -169,12 +178,18 @@ impl<'a> Flight<'a> {
                 if let Some((since, taken)) = written
                     && let Some(taken) = taken.written()
                 {
-                    this.borrow_mut().unconfirmed.push_back((*id, since, taken));
+                    let mut this = this.borrow_mut();
+                    if this.unconfirmed.is_empty() {
+                        this.progress = Instant::now();
+                    }
+                    this.unconfirmed.push_back((*id, since, taken));
                 }
             }
             Event::Incoming(Packet::PubAck(ack)) => {
                 let confirmed = {
-                    let list = &mut this.borrow_mut().unconfirmed;
+                    let mut this = this.borrow_mut();
+                    this.progress = Instant::now();
+                    let list = &mut this.unconfirmed;
                     let position = list.iter().position(|(id, ..)| *id == ack.pkid);
                     position.and_then(|position| list.remove(position))
                 };
@@ -211,7 +226,8 @@ impl<'a> Flight<'a> {
         let why = first.then(|| {
             let why = format!(
                 "MQTT broker {}: closes the connection over messages for {} (the last one of {} bytes): check its \
-                 access list and its size limit. They are dropped, and one is tried every {} minutes",
+                 access list and its size limit. They are dropped or kept in the spool, and one is tried every {} \
+                 minutes",
                 self.shared.options(),
                 message.topic(),
                 message.payload().len(),
@@ -305,12 +321,12 @@ mod tests {
         assert_eq!(suspects.cut("a", true, now), None);
         assert_eq!(suspects.cut("a", true, now), Some(true), "the first");
 
-        assert_eq!(suspects.judge("a", QOS, now), Verdict::Barred);
+        assert_eq!(suspects.judge("a", QOS, now), Verdict::Barred(later));
         assert_eq!(suspects.judge("a", QoS::AtMostOnce, now), Verdict::Free);
         assert_eq!(suspects.judge("b", QOS, now), Verdict::Free);
         assert_eq!(suspects.judge("a", QOS, later), Verdict::Alone);
         assert_eq!(suspects.cut("a", true, later), Some(false), "told already");
-        assert_eq!(suspects.judge("a", QOS, later), Verdict::Barred);
+        assert_eq!(suspects.judge("a", QOS, later), Verdict::Barred(later + BARRED_FOR));
         suspects.confirmed("a");
         assert_eq!(suspects.judge("a", QOS, now), Verdict::Free);
 

@@ -12,11 +12,14 @@ use nvr_core::topic::{self, TopicError};
 use url::Url;
 
 use super::tls;
+use crate::properties::text;
 
 /// Why the settings cannot be used. Never holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("property `broker`: {0}; expected mqtt://[user:password@]host[:port] or mqtts://…")]
+    #[error(
+        "property `broker`: {0}; expected mqtt://host[:port] or mqtts://host[:port], with user:password@ before the host where they are needed"
+    )]
     Broker(String),
     #[error("property `topic-prefix`: {0}")]
     Prefix(TopicError),
@@ -62,41 +65,28 @@ const DEFAULT_PREFIX: &str = "nvr";
 impl BrokerSettings {
     /// `broker`, `topic-prefix`, `client-id`, `ca-file`, `cert-file` and `key-file`.
     pub fn properties() -> Vec<glib::ParamSpec> {
-        let string = |name, nick, blurb, default: Option<&'static str>| {
-            glib::ParamSpecString::builder(name)
-                .nick(nick)
-                .blurb(blurb)
-                .default_value(default)
-                .mutable_ready()
-                .build()
-        };
         vec![
-            string(
+            text(
                 "broker",
                 "Broker",
                 "mqtt:// or mqtts:// URL of the broker, user and password allowed; reads back without the password",
                 Some(DEFAULT_BROKER),
             ),
-            string("topic-prefix", "Topic prefix", "First part of every topic", Some(DEFAULT_PREFIX)),
-            string(
+            text("topic-prefix", "Topic prefix", "First part of every topic", Some(DEFAULT_PREFIX)),
+            text(
                 "client-id",
                 "Client id",
                 "MQTT client id (default: made from host name and process id)",
                 None,
             ),
-            string(
+            text(
                 "ca-file",
                 "CA file",
                 "PEM file of the certificates that the broker's must come from (default: the system's)",
                 None,
             ),
-            string(
-                "cert-file",
-                "Certificate file",
-                "PEM file of the certificate to show to the broker",
-                None,
-            ),
-            string("key-file", "Key file", "PEM file of the private key of cert-file", None),
+            text("cert-file", "Certificate file", "PEM file of the certificate to show to the broker", None),
+            text("key-file", "Key file", "PEM file of the private key of cert-file", None),
         ]
     }
 

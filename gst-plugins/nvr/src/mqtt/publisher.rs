@@ -59,6 +59,9 @@ pub enum Notice {
     /// The broker closes the connection over the message with this token, which has been given up; and why, in words
     /// for the user, where it is the first for its topic.
     Refused(u64, Option<Arc<str>>),
+    /// The message with this token was not sent: the broker closed the connection over others for its topic, to which
+    /// nothing goes before this time. It is given up here; its owner may try again then.
+    Barred(u64, Instant),
 }
 
 impl Notice {
@@ -66,7 +69,7 @@ impl Notice {
     pub fn trouble(&self) -> Option<&str> {
         match self {
             Self::Disconnected(why) | Self::Refused(_, Some(why)) => Some(why),
-            Self::Connected | Self::Acknowledged(_) | Self::Refused(_, None) => None,
+            Self::Connected | Self::Acknowledged(_) | Self::Refused(_, None) | Self::Barred(..) => None,
         }
     }
 }
@@ -214,6 +217,11 @@ impl Publisher {
         }
     }
 
+    /// Leaves the connection for good and without a farewell, so that the broker publishes its last will.
+    pub fn vanish(self) {
+        self.connection.end_abruptly();
+    }
+
     pub fn status(&self) -> Status {
         self.connection.status()
     }
@@ -315,12 +323,23 @@ impl Taken {
 
     /// The broker does not want it.
     pub fn refused(self, why: Option<Arc<str>>) {
+        let token = self.message.token;
+        self.given_up(Notice::Refused(token, why));
+    }
+
+    /// Nothing goes to its topic before `until`.
+    pub fn barred(self, until: Instant) {
+        let token = self.message.token;
+        self.given_up(Notice::Barred(token, until));
+    }
+
+    fn given_up(self, notice: Notice) {
         // What a closed queue had in hand is counted already.
         if !self.owner.queue.lock().closed {
             self.owner.dropped.fetch_add(1, Ordering::Relaxed);
         }
         self.finished();
-        self.owner.notify(Notice::Refused(self.message.token, why));
+        self.owner.notify(notice);
     }
 
     fn finished(&self) {

@@ -431,6 +431,11 @@ impl Requests {
         Some(request)
     }
 
+    /// Whether the broker has answered everything it was asked.
+    pub fn answered(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
     /// A packet of `size` bytes has ended the connection. Says so, and keeps it from ending the next one where it is
     /// clear under which filter it is retained.
     pub fn too_large(&self, subscriptions: &Subscriptions, size: usize, limit: usize) -> String {

@@ -385,8 +385,11 @@ fn a_message_that_the_broker_cuts_over_is_given_up_alone() {
     publisher.publish(Message::new("nvr/forbidden", b"again".to_vec(), QoS::AtLeastOnce, false, 50));
     publisher.publish(message("after", QoS::AtLeastOnce, 51));
     assert!(publisher.drain(TIMEOUT));
-    let list = refused(&notices.until(|list| refused(list).len() == 2));
-    assert_eq!(list[1], (50, None));
+    let barred = |list: &[Notice]| {
+        list.iter().any(|notice| matches!(notice, Notice::Barred(50, until) if *until > Instant::now()))
+    };
+    let list = refused(&notices.until(barred));
+    assert_eq!(list.len(), 1, "the owner may want to keep what was never tried: {list:?}");
     assert_eq!((publisher.stats().dropped, publisher.stats().acknowledged), (2, 30));
     assert_eq!(broker.look(|seen| seen.connections), connections);
 }

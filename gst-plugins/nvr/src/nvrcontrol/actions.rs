@@ -7,7 +7,7 @@ use nvr_core::command::{Command, Params, Scalar};
 
 use super::{
     NvrControl,
-    models::ModelWatch,
+    models::{ModelWatch, is_started},
     surroundings::{self, Found},
 };
 
@@ -201,7 +201,7 @@ fn limits(pspec: &glib::ParamSpec) -> Option<(f64, f64)> {
 fn apply(control: &NvrControl, changes: Vec<Change>) -> Result<(), String> {
     let swaps: Vec<(gst::Element, String)> = changes
         .iter()
-        .filter(|change| change.property == "model" && change.element.current_state() >= gst::State::Paused)
+        .filter(|change| change.property == "model" && is_started(&change.element))
         .filter_map(|change| Some((change.element.clone(), change.value.get::<String>().ok()?)))
         .collect();
     let watch = match surroundings::bus(control.upcast_ref()) {

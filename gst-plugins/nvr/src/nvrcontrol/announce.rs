@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -26,7 +29,7 @@ use super::{
     surroundings,
 };
 use crate::mqtt::{
-    Message as Mqtt, Notice, Options, OptionsError, Publisher, QoS, Will, default_instance_id,
+    Message as Mqtt, Notice, Options, OptionsError, Publisher, QoS, Status as Link, Will, default_instance_id,
 };
 
 /// Answers and status that may wait for the broker.
@@ -107,7 +110,7 @@ pub struct Shared {
     pub prefix: String,
     kind: String,
     options: Options,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     presence: Mutex<Option<Publisher>>,
     pub client_id: String,
     pub started: String,
@@ -146,14 +149,14 @@ impl Shared {
             options: options.clone(),
             publisher: {
                 let element = element.downgrade();
-                Publisher::open(options, QUEUE, move |notice| {
+                Arc::new(Publisher::open(options, QUEUE, move |notice| {
                     // Of outages the listener tells.
                     if let Notice::Refused(_, Some(why)) = notice
                         && let Some(element) = element.upgrade()
                     {
                         gst::element_warning!(element, gst::ResourceError::Write, ("{why}"));
                     }
-                })?
+                })?)
             },
             presence: Mutex::default(),
             client_id: format!("{}-{nonce:08x}", default_instance_id()),
@@ -299,7 +302,24 @@ impl Shared {
     fn open_presence(&self, id: &str) -> Option<Publisher> {
         let will = Status { timestamp: timestamp(now_ns()).to_string(), ..self.blank(id, State::Offline) };
         let will = Will { topic: topic::status(&self.prefix, id), payload: will.to_json(), retain: true };
-        Publisher::open(&self.options.presence(will), 1, |_| {})
+        let (element, publisher) = (self.element.clone(), Arc::downgrade(&self.publisher));
+        let told = AtomicBool::new(false);
+        let observer = move |notice: Notice| {
+            // Of outages the listener tells. Here it matters that one connection stands and the other is not to be had.
+            if let Notice::Disconnected(why) = notice
+                && publisher.upgrade().is_some_and(|publisher| publisher.status() == Link::Connected)
+                && let Some(element) = element.upgrade()
+                && !told.swap(true, Ordering::Relaxed)
+            {
+                gst::element_warning!(
+                    element,
+                    gst::ResourceError::OpenWrite,
+                    ("{why}. This is the connection with the last will: while there is none, the broker does not \
+                         say it when this process dies")
+                );
+            }
+        };
+        Publisher::open(&self.options.presence(will), 1, observer)
             .inspect_err(|error| gst::error!(CAT, "no last will: {error}"))
             .ok()
     }
@@ -405,8 +425,10 @@ impl Shared {
         status
     }
 
+    /// Nothing while the broker is away: it would all be told when it is back, and nothing of it be true. What is true
+    /// then is published after the subscription.
     pub fn publish_status(&self) {
-        if self.is_owner() {
+        if self.is_owner() && self.publisher.status() == Link::Connected {
             let status = self.status();
             self.publish(&topic::status(&self.prefix, &status.instance_id), status.to_json(), true);
         }
@@ -435,7 +457,7 @@ impl Shared {
             object.extend(self.process());
             object.extend(surroundings::wall(&found).map(|wall| ("wall".to_owned(), wall)));
         }
-        if self.is_owner() {
+        if self.is_owner() && self.publisher.status() == Link::Connected {
             let payload = metrics.to_string().into_bytes();
             let topic = topic::metrics(&self.prefix, &id);
             self.publisher.publish(Mqtt::new(&topic, payload, QoS::AtMostOnce, false, 0));
@@ -503,6 +525,11 @@ impl Shared {
         }
         if !self.publisher.drain(FAREWELL) {
             gst::info!(CAT, "the broker did not hear the end");
+            // It has to learn from the last will that nobody is here any more.
+            let presence = self.presence.lock().take();
+            if let Some(presence) = presence {
+                presence.vanish();
+            }
         }
         self.set_presence(None);
     }

@@ -51,7 +51,10 @@ use nvr_core::command::{DEFAULT_SCHEMES, Policy};
 use parking_lot::Mutex;
 
 use super::{SIGNAL_COMMAND, SIGNAL_DESCRIBE, announce::Shared, listener::Running};
-use crate::mqtt::{BrokerSettings, default_instance_id};
+use crate::{
+    mqtt::{BrokerSettings, default_instance_id},
+    properties::text,
+};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrcontrol", gst::DebugColorFlags::empty(), Some("NVR control plane"))
@@ -106,7 +109,7 @@ impl NvrControl {
         self.obj().notify("instance-id");
     }
 
-    fn shared(&self) -> Option<Arc<Shared>> {
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         self.running.lock().as_ref().map(|running| running.shared.clone())
     }
 
@@ -178,31 +181,23 @@ impl ObjectImpl for NvrControl {
 
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let string = |name, nick, blurb, default: Option<&'static str>| {
-                glib::ParamSpecString::builder(name)
-                    .nick(nick)
-                    .blurb(blurb)
-                    .default_value(default)
-                    .mutable_ready()
-                    .build()
-            };
             let mut list = BrokerSettings::properties();
             list.extend([
-                string(
+                text(
                     "instance-id",
                     "Instance id",
                     "Name of this process on the broker (default: made from host name and process id); the command \
                      rename_instance changes it while playing",
                     None,
                 ),
-                string("kind", "Kind", "What the pipeline is for, as the status says it", Some("pipeline")),
-                string(
+                text("kind", "Kind", "What the pipeline is for, as the status says it", Some("pipeline")),
+                text(
                     "enabled-commands",
                     "Enabled commands",
                     "Commands that are carried out, separated by commas, or `all`; the others are refused",
                     Some("all"),
                 ),
-                string(
+                text(
                     "uri-schemes",
                     "URI schemes",
                     "Schemes of the addresses that commands may hold, separated by commas",

@@ -32,7 +32,7 @@ const TURN: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Messages of elements after which the status is another.
-const STATES: [&str; 2] = ["nvr-source-state", "nvr-record-state"];
+const STATES: [&str; 3] = ["nvr-source-state", "nvr-record-state", "nvr-tier-state"];
 
 /// What wakes the listener.
 #[derive(Debug)]
@@ -114,8 +114,11 @@ impl Running {
             told: false,
             unheard: false,
         };
-        let listener =
-            thread::Builder::new().name("nvrcontrol".into()).spawn(move || listener.run(&receiver))?;
+        let listener = thread::Builder::new()
+            .name("nvrcontrol".into())
+            .spawn(move || listener.run(&receiver))
+            // The other thread would wait for commands for ever.
+            .inspect_err(|_| shared.close(Duration::ZERO))?;
         let watch = surroundings::bus(element.upcast_ref()).map(|bus| {
             let shared = Arc::downgrade(&shared);
             bus.enable_sync_message_emission();
@@ -237,6 +240,8 @@ impl Listener {
                 if let Some(answer) = answer {
                     self.follow_other(answer);
                 }
+                // What has changed meanwhile was not told.
+                self.shared.announce_soon();
             }
             Event::Disconnected(why) | Event::Refused(why) => {
                 self.warn(&why);

@@ -86,7 +86,7 @@ impl ModelWatch {
             self.inbox.changed.wait_for(&mut news, LOOK);
             if news.len() == checked {
                 parking_lot::MutexGuard::unlocked(&mut news, || {
-                    open.retain(|(element, _)| element.current_state() >= gst::State::Paused);
+                    open.retain(|(element, _)| is_started(element));
                 });
             }
         }
@@ -111,6 +111,11 @@ fn news(message: &gst::Message) -> Option<News> {
         _ => return None,
     };
     Some(News { source: message.src()?.clone(), model: structure.get("model").ok()?, error })
+}
+
+/// Whether an element works with its model, or loads it just now.
+pub fn is_started(element: &gst::Element) -> bool {
+    element.current_state() >= gst::State::Paused || element.pending_state() >= gst::State::Paused
 }
 
 /// Every playing `nvrinfer` below `top`, with the model that it has been told to use.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use gst::prelude::*;
 use nvr_core::{
-    command::{OnDemand, Recording},
+    command::{OnDemand, Recording, Tier},
     event::timestamp,
     segment::trigger::{Demand, Reason},
 };
@@ -88,14 +88,32 @@ pub fn start(
 
 /// Ends what was asked for; who was not asked has nothing to end.
 pub fn stop(found: &[Found], demands: &Demands, source_id: Option<u32>) -> Result<Value, String> {
-    let mut stopped = Vec::new();
-    for (id, recorder) in recorders(found, source_id)? {
-        demands.lock().remove(&id);
+    // First, and also of a camera that is not there for the moment: it would be told again when it is back.
+    let mut forgotten = {
+        let mut demands = demands.lock();
+        match source_id {
+            Some(id) => demands.remove(&id).map(|demand| (id, demand)).into_iter().collect(),
+            None => std::mem::take(&mut *demands),
+        }
+    };
+    let now = steady_ns();
+    forgotten.retain(|_, demand| !demand.is_over(now));
+    let list = match recorders(found, source_id) {
+        Err(_) if !forgotten.is_empty() => Vec::new(),
+        list => list?,
+    };
+    let mut stopped = BTreeMap::new();
+    for (id, recorder) in list {
+        forgotten.remove(&id);
         if let Some(demand) = recorder.stop_recording() {
-            stopped.push((id, OnDemand { until: Some(time(now_us())), ..on_demand(&demand) }));
+            stopped.insert(id, demand);
         }
     }
-    Ok(result(stopped))
+    stopped.extend(forgotten);
+    let until = time(now_us());
+    let ended =
+        |(id, demand): (u32, Demand)| (id, OnDemand { until: Some(until.clone()), ..on_demand(&demand) });
+    Ok(result(stopped.into_iter().map(ended).collect()))
 }
 
 /// Saves a clip; `done` is told later.
@@ -124,6 +142,7 @@ fn describe_clip(source_id: u32, clip: &Clip) -> Value {
         "start": time(clip.start_us),
         "end": time(clip.end_us),
         "bytes": clip.bytes,
+        "missing": clip.missing,
     }})
 }
 
@@ -145,12 +164,44 @@ pub fn remind(found: &[Found], demands: &Demands) {
 
 /// What a recorder does, for the status.
 pub fn describe(found: &Found) -> Option<Recording> {
-    let report = recorder(found)?.report();
+    let recorder = recorder(found)?;
+    let report = recorder.report();
+    let tiers = recorder.tiers().into_iter().map(|report| Tier {
+        tier: report.tier.into(),
+        state: report.state().into(),
+        error: report.error,
+    });
     Some(Recording {
         state: report.doing.name().into(),
         reason: report.reason.map(|reason| Reason::name(reason).into()),
         since: report.since_us.filter(|_| report.doing == Doing::Recording).map(time),
         on_demand: report.demand.as_ref().map(on_demand),
         error: report.error,
+        tiers: tiers.collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_that_is_away_does_not_record_on_when_it_is_back() {
+        let demand = |seconds| Demand::new(Some("gate".into()), seconds, now_us(), steady_ns());
+        let demands = Demands::default();
+        demands.lock().extend([(3, demand(None)), (4, demand(Some(60.0))), (5, demand(Some(0.0)))]);
+        let value = stop(&[], &demands, Some(3)).unwrap();
+        assert_eq!(
+            (&value["recordings"][0]["source_id"], &value["recordings"][1]),
+            (&json!(3), &Value::Null)
+        );
+        assert!(stop(&[], &demands, Some(3)).unwrap_err().contains("no camera 3"));
+        assert_eq!(demands.lock().len(), 2);
+
+        let value = stop(&[], &demands, None).unwrap();
+        assert_eq!(value["recordings"].as_array().map(Vec::len), Some(1), "one was over: {value}");
+        assert_eq!(value["recordings"][0]["source_id"], json!(4));
+        assert!(demands.lock().is_empty());
+        assert!(stop(&[], &demands, None).is_err());
+    }
 }

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use nvr_core::{
     command::{Status, Stream},
     event::timestamp,
-    secret::redact,
+    secret::redact_address,
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -312,7 +312,7 @@ pub fn merge(status: &mut Status, described: Map<String, Value>) {
                     .filter_map(|stream| serde_json::from_value::<Stream>(stream).ok())
                     .map(|mut stream| {
                         // It is retained on the broker, whatever an application thinks of passwords.
-                        stream.uri = stream.uri.map(|uri| redact(&uri).into_owned());
+                        stream.uri = stream.uri.as_deref().map(redact_address);
                         if let Some(found) = found.iter().find(|found| found.source_id == stream.source_id) {
                             stream.uri = stream.uri.or_else(|| found.uri.clone());
                             stream.fps = stream.fps.or(found.fps);

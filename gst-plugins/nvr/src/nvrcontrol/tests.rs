@@ -1,4 +1,4 @@
-use gst::prelude::*;
+use gst::{prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 use super::*;
 use crate::mqtt::fake::{FakeBroker, Manner, TIMEOUT};
@@ -191,4 +191,65 @@ fn who_has_lost_its_name_says_nothing_more_about_it() {
 
 fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(payload).into_owned()
+}
+
+/// Starts an element, and claims its name when `before` has been called.
+fn claimed(broker: &FakeBroker, before: impl Fn()) -> gst::Pipeline {
+    let (pipeline, _) = pipeline(&[("broker", &broker.url()), ("instance-id", "a")]);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let claim = broker.payloads(1).remove(0);
+    before();
+    broker.send("nvr/control/status/a", claim.as_bytes());
+    pipeline
+}
+
+#[test]
+fn a_last_will_that_cannot_be_left_is_a_warning() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let pipeline = claimed(&broker, || broker.behave(Manner::Refuse(3)));
+    let text = warning(&pipeline, "last will");
+    assert!(text.contains("refuses the connection"), "{text}");
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn a_broker_that_does_not_take_the_last_words_gets_the_last_will() {
+    for manner in [Manner::Polite, Manner::Silent] {
+        let broker = FakeBroker::start(manner);
+        let pipeline = claimed(&broker, || ());
+        broker.until(|seen| seen.will.is_some(), |_| ());
+        pipeline.set_state(gst::State::Null).unwrap();
+        // The one with the will is ended first, and the other with a farewell.
+        let orderly = if manner == Manner::Polite { 2 } else { 1 };
+        broker.until(|seen| seen.gone == 2, |seen| assert_eq!(seen.farewells, orderly, "{manner:?}"));
+    }
+}
+
+#[test]
+fn status_of_an_outage_is_not_told_after_it() {
+    let broker = FakeBroker::start(Manner::Polite);
+    let pipeline = claimed(&broker, || ());
+    let retained = |seen: &crate::mqtt::fake::Seen| {
+        seen.messages
+            .iter()
+            .filter(|m| m.0 == "nvr/control/status/a" && !text(&m.1).contains("claiming"))
+            .count()
+    };
+    broker.until(|seen| retained(seen) > 0, |_| ());
+    broker.behave(Manner::Refuse(3));
+    broker.cut();
+    warning(&pipeline, "no commands: ");
+    let before = broker.look(retained);
+    let control = pipeline.iterate_elements().into_iter().flatten().next().unwrap();
+    let shared = control.downcast::<NvrControl>().unwrap().imp().shared().unwrap();
+    for _ in 0..50 {
+        shared.publish_status();
+        shared.publish_metrics();
+    }
+    broker.behave(Manner::Polite);
+    broker.until(|seen| retained(seen) > before, |_| ());
+    pipeline.set_state(gst::State::Null).unwrap();
+    // What is true then, what the name's owner says when it is asked for it, and the end.
+    let told = broker.look(retained) - before;
+    assert!((2..10).contains(&told), "{told}");
 }

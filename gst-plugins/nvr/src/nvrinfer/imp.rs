@@ -15,7 +15,8 @@
 //! at once, and the newest result goes with the next frame, together with the number and the capture time of the
 //! frame that was looked at (`analysed-frame-id`, `analysed-capture-time`). While the engine is busy one frame
 //! waits; a newer one takes its place and the older is counted as `skipped-busy`. What is on its way at a flush, at
-//! a new size or at EOS is dropped.
+//! a new size, at EOS, while `enabled` is off or when the stream goes on after more than 5 s (marked `DISCONT`) is
+//! dropped.
 //!
 //! ## Sharing
 //!
@@ -34,7 +35,7 @@
 //! refused with an error that names the file.
 //!
 //! A model set while playing is loaded beside the old one, which goes on working, and takes over between two
-//! frames. `model` then reads the new name; if loading fails it reads the old one again. Every request is answered
+//! frames, or at once where none come. `model` then reads the new name; if loading fails it reads the old one again. Every request is answered
 //! by one message; one that is overtaken by another is answered as an error.
 //!
 //! ONNX Runtime 1.17 or newer is loaded when the first model is: from `runtime-library`, `ORT_DYLIB_PATH`,
@@ -116,6 +117,12 @@ use super::{
 };
 use crate::{frames, in_place, meta};
 
+/// A stream that goes on after so long shows another picture.
+const OUTAGE: gst::ClockTime = gst::ClockTime::from_seconds(5);
+
+/// A stream that has brought nothing for so long is not waited for by a model that is loaded.
+const IDLE: Duration = Duration::from_secs(2);
+
 /// What the stream is doing. `None` when stopped.
 #[derive(Debug)]
 pub struct State {
@@ -135,6 +142,11 @@ pub struct State {
     since_last: u32,
     /// When a frame was looked at last, or could have been for the first time.
     last_look: Option<gst::ClockTime>,
+    /// The running time of the last frame, and when that came.
+    last_frame: Option<gst::ClockTime>,
+    last_arrival: Option<Instant>,
+    /// It waits for its result.
+    waiting: bool,
     /// Answers to this ticket and earlier ones belong to a stream that has been flushed or has changed its size.
     outdated: u64,
     stats: Stats,
@@ -157,6 +169,9 @@ impl State {
             limiter: RateLimiter::default(),
             since_last: u32::MAX,
             last_look: None,
+            last_frame: None,
+            last_arrival: None,
+            waiting: false,
             outdated: 0,
             stats: Stats::default(),
             warned_error: false,
@@ -164,8 +179,13 @@ impl State {
         }
     }
 
+    /// Whether no frame comes that a model could take over with.
+    pub fn is_idle(&self) -> bool {
+        !self.waiting && self.last_arrival.is_none_or(|last| last.elapsed() > IDLE)
+    }
+
     /// Lets a model that has been loaded take over. Returns the old one.
-    fn take_over(&mut self) -> Option<Arc<Client>> {
+    pub fn take_over(&mut self) -> Option<Arc<Client>> {
         let pending = self.swap.pending.take()?;
         self.preprocessor = Some(Preprocessor::new(pending.client.info().spec.input.clone()));
         self.model = pending.model;
@@ -200,6 +220,19 @@ impl State {
         self.since_last = 0;
         self.last_look = running_time;
         None
+    }
+
+    /// What is on its way belongs to the picture before this frame. Whether anything can be.
+    fn outdate(&mut self) -> bool {
+        let last = self.client.last_ticket();
+        mem::replace(&mut self.outdated, last) != last
+    }
+
+    /// Whether this frame is the first after an outage.
+    fn is_resuming(&mut self, discont: bool, running_time: Option<gst::ClockTime>) -> bool {
+        let last = mem::replace(&mut self.last_frame, running_time);
+        let gap = running_time.zip(last).and_then(|(now, last)| now.checked_sub(last));
+        discont && gap.is_some_and(|gap| gap > OUTAGE)
     }
 
     /// Whether a frame is looked at though nothing moves in it.
@@ -248,6 +281,8 @@ struct Notices {
     error: Option<String>,
     no_motion: bool,
     latency: bool,
+    /// The frame that waits is not worth an inference any more.
+    withdraw: bool,
 }
 
 impl NvrInfer {
@@ -315,14 +350,14 @@ impl NvrInfer {
         );
     }
 
-    /// Lets the property `model` read what is in use, once it is settled.
-    pub fn settle_model(&self, model: &str) {
+    /// Lets the property `model` read what is in use, where it still reads what was `asked` for and is settled now.
+    pub fn settle_model(&self, asked: &str, active: &str) {
         {
             let mut settings = self.settings.lock();
-            if settings.model.as_deref() == Some(model) {
+            if asked == active || settings.model.as_deref() != Some(asked) {
                 return;
             }
-            Arc::make_mut(&mut settings).model = Some(model.to_owned());
+            Arc::make_mut(&mut settings).model = Some(active.to_owned());
         }
         self.obj().notify("model");
     }
@@ -348,12 +383,16 @@ impl NvrInfer {
         &self,
         settings: &Arc<Settings>,
         motion: Option<bool>,
+        discont: bool,
         running_time: Option<gst::ClockTime>,
         notices: &mut Notices,
     ) -> Result<(Arc<Client>, Option<Task>), gst::FlowError> {
         let mut state = self.state.lock();
         let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
         notices.retired = state.take_over();
+        if state.is_resuming(discont, running_time) || !settings.enabled {
+            notices.withdraw = state.outdate();
+        }
         notices.no_motion = settings.gate == Gate::Motion
             && motion.is_none()
             && !mem::replace(&mut state.warned_motion, true);
@@ -382,6 +421,7 @@ impl NvrInfer {
         tag: FrameTag,
         client: &Client,
         task: Task,
+        mode: Mode,
     ) -> Result<u64, String> {
         let Task { mut preprocessor, params, info } = task;
         let submitted = VideoFrameRef::from_buffer_ref_readable(buffer, &info)
@@ -392,6 +432,7 @@ impl NvrInfer {
             });
         self.with_state(|state| {
             state.preprocessor.get_or_insert(preprocessor);
+            state.waiting = mode == Mode::Sync && submitted.is_ok();
             if let Ok(submitted) = &submitted {
                 state.stats.preprocessed(submitted.preprocess.as_secs_f64() * 1e3);
                 if submitted.replaced {
@@ -499,6 +540,7 @@ impl NvrInfer {
         let frame = self
             .with_state(|state| {
                 state.stats.frames += 1;
+                state.last_arrival = Some(arrived);
                 state.stats.frames - 1
             })
             .ok_or(gst::FlowError::Flushing)?;
@@ -509,7 +551,12 @@ impl NvrInfer {
         }
 
         let mut notices = Notices::default();
-        let (client, task) = self.plan(&settings, meta::has_motion(buffer), running_time, &mut notices)?;
+        let discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        let (client, task) =
+            self.plan(&settings, meta::has_motion(buffer), discont, running_time, &mut notices)?;
+        if notices.withdraw {
+            client.withdraw();
+        }
 
         // In mode `async` the newest result goes with whatever frame comes next, looked at or not.
         let mut outcome = match settings.mode {
@@ -518,7 +565,7 @@ impl NvrInfer {
         };
         let mut waited = false;
         if let Some(task) = task {
-            match self.submit(buffer, tag, &client, task) {
+            match self.submit(buffer, tag, &client, task, settings.mode) {
                 Ok(ticket) if settings.mode == Mode::Sync => {
                     outcome = client.mailbox().wait(ticket);
                     if outcome.is_none() {
@@ -542,7 +589,10 @@ impl NvrInfer {
             self.attach(buffer, &outcome, tag, client.info(), running_time, &mut notices);
         }
         if waited {
-            self.with_state(|state| state.stats.waited(arrived.elapsed().as_secs_f64() * 1e3));
+            self.with_state(|state| {
+                state.waiting = false;
+                state.stats.waited(arrived.elapsed().as_secs_f64() * 1e3);
+            });
         }
         self.give(notices);
         Ok(gst::FlowSuccess::Ok)
@@ -597,8 +647,7 @@ impl ObjectImpl for NvrInfer {
             return self.settings.lock().get(pspec.name());
         }
         let stats = self.with_state(|state| (state.stats.clone(), state.model.clone(), state.client.clone()));
-        let now = self.obj().current_running_time().map_or(0, gst::ClockTime::nseconds);
-        stats.map(|(stats, model, client)| stats.structure(&model, client.engine(), now)).to_value()
+        stats.map(|(stats, model, client)| stats.structure(&model, client.engine())).to_value()
     }
 }
 
@@ -653,6 +702,11 @@ impl BaseTransformImpl for NvrInfer {
         let client = state.client.clone();
         *self.state.lock() = Some(state);
         self.model_loaded(&model, client.info());
+        // What was set while this one was loaded found nothing that it could change.
+        let wanted = self.settings().model.clone().unwrap_or_default();
+        if wanted != model && self.with_run(run, |state| state.swap.is_idle()) == Some(true) {
+            swap::begin(&self.obj(), &wanted);
+        }
         Ok(())
     }
 
@@ -726,6 +780,7 @@ impl BaseTransformImpl for NvrInfer {
                     state.limiter.reset();
                     state.since_last = u32::MAX;
                     state.last_look = None;
+                    state.waiting = false;
                     state.client.clone()
                 });
                 if let Some(client) = client {

@@ -121,6 +121,13 @@ fn file(path: &Path) -> Result<Source, FileError> {
     if !metadata.is_file() {
         return Err(unusable(path, "it is not a file"));
     }
+    // Its own facts would be read out of it.
+    if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("toml") || end == "modelinfo") {
+        return Err(unusable(
+            path,
+            "such a file says something about a model; name the .onnx file beside it",
+        ));
+    }
     match metadata.len() {
         0 => Err(unusable(path, "the file is empty")),
         bytes if bytes > MAX_MODEL_BYTES => {
@@ -235,6 +242,10 @@ mod tests {
         let error = find(dirs[0].join("empty.onnx").to_str().unwrap(), &dirs).unwrap_err().to_string();
         assert!(error.contains("empty.onnx"), "{error}");
         assert!(find(dirs[0].join("models").to_str().unwrap(), &dirs).is_err(), "a directory");
+        let facts = dirs[0].join("models/empty.toml");
+        fs::write(&facts, "type = \"yolox\"\n").unwrap();
+        let error = find(facts.to_str().unwrap(), &dirs).unwrap_err().to_string();
+        assert!(error.contains("empty.toml") && error.ends_with("name the .onnx file beside it"), "{error}");
         assert_eq!(find("demo", &dirs), Ok(Source::BuiltIn("demo")));
         let error = find("", &dirs).unwrap_err().to_string();
         assert!(error.contains("property model") && error.ends_with("file; built in: demo"), "{error}");

@@ -18,7 +18,7 @@ use ort::{
     value::{TensorElementType, TensorRef, ValueType},
 };
 
-use super::{model_files::Source, runtime::Runtime, settings::Device, tensor::TensorBuf};
+use super::{exit::Busy, model_files::Source, runtime::Runtime, settings::Device, tensor::TensorBuf};
 
 /// Why a session could not be made.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -200,6 +200,8 @@ impl Runner {
         batch: usize,
         pictures: &[PictureFacts],
     ) -> Result<BatchResult, RunError> {
+        // Threads of an element that hangs are not joined before the process ends.
+        let _busy = Busy::new();
         let Self { session, spec, decoder, sizes } = self;
         let failed = |error: &ort::Error| RunError::Run(one_line(error.message()));
         let shape = shape(&spec.input, batch);

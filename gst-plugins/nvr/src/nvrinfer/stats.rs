@@ -1,5 +1,7 @@
 //! What one element has counted and measured since it started.
 
+use std::time::Instant;
+
 use nvr_core::rate::{Percentiles, RateMeter};
 
 use super::{engine::Engine, printable};
@@ -40,6 +42,8 @@ pub struct Stats {
     /// Milliseconds from a frame's arrival to its leaving with its result, in mode `sync`.
     latency: Percentiles,
     fps: RateMeter,
+    /// The running time of the last result, and when that came.
+    last: Option<(u64, Instant)>,
     /// Milliseconds, as last answered to LATENCY.
     reported: f64,
 }
@@ -73,6 +77,15 @@ impl Stats {
         self.detections += detections as u64;
         self.inference.add(inference_ms);
         self.fps.add(now_ns);
+        self.last = Some((now_ns, Instant::now()));
+    }
+
+    /// Results a second. A stream that is not live has another time than its clock: only the silence after its last
+    /// result is told by that.
+    fn fps(&mut self) -> f64 {
+        let Some((running_time, at)) = self.last else { return 0.0 };
+        let silence = u64::try_from(at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.fps.rate(running_time.saturating_add(silence)).unwrap_or(0.0)
     }
 
     pub fn waited(&mut self, ms: f64) {
@@ -110,7 +123,8 @@ impl Stats {
     }
 
     /// The property `stats`.
-    pub fn structure(mut self, model: &str, engine: &Engine, now_ns: u64) -> gst::Structure {
+    pub fn structure(mut self, model: &str, engine: &Engine) -> gst::Structure {
+        let fps = self.fps();
         let info = engine.info();
         let labels = gst::Array::new(info.spec.labels.iter().map(|label| printable(label).into_owned()));
         let conclusions = gst::Array::new(info.conclusions.iter().map(|line| printable(line).into_owned()));
@@ -124,7 +138,7 @@ impl Stats {
             .field("skipped-rate", self.rate)
             .field("skipped-busy", self.busy)
             .field("errors", self.errors)
-            .field("fps", self.fps.rate(now_ns).unwrap_or(0.0))
+            .field("fps", fps)
             .field("inference-p50-ms", self.inference.get(50.0).unwrap_or(0.0))
             .field("inference-p99-ms", self.inference.get(99.0).unwrap_or(0.0))
             .field("preprocess-p50-ms", self.preprocess.get(50.0).unwrap_or(0.0))
@@ -148,7 +162,19 @@ impl Stats {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_camera_that_is_gone_is_not_analysed_any_more() {
+        let mut stats = Stats::default();
+        assert!(stats.fps().abs() < 0.01);
+        (0..50).for_each(|i| stats.analysed(0, 1.0, i * 200_000_000));
+        assert!((stats.fps() - 5.0).abs() < 0.1);
+        stats.last = stats.last.and_then(|(time, at)| Some((time, at.checked_sub(Duration::from_mins(1))?)));
+        assert!(stats.fps().abs() < 0.01);
+    }
 
     #[test]
     fn latency_is_told_when_it_changes_and_not_before() {

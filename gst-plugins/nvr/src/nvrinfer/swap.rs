@@ -66,6 +66,11 @@ impl Swap {
         next
     }
 
+    /// Whether nothing is asked for.
+    pub fn is_idle(&self) -> bool {
+        !self.loading && self.pending.is_none()
+    }
+
     /// Whether something else was asked for meanwhile.
     pub fn is_outdated(&self) -> bool {
         self.wanted.is_some()
@@ -92,7 +97,11 @@ pub fn begin(element: &NvrInfer, model: &str) {
         drop(busy);
     });
     if let Err(error) = thread {
-        imp.with_state(|state| state.swap = Swap::default());
+        // One that is loaded already takes over all the same.
+        imp.with_run(run, |state| (state.swap.wanted, state.swap.loading) = (None, false));
+        if let Some(active) = imp.settled_model(run) {
+            imp.settle_model(model, &active);
+        }
         imp.model_failed(model, &format!("no thread to load it: {error}"));
     }
 }
@@ -122,7 +131,11 @@ fn finish(imp: &imp::NvrInfer, run: u64, model: &str, result: &Result<Arc<Client
             if state.swap.is_outdated() {
                 return Err("another model was asked for while it was loaded".to_owned());
             }
-            Ok(state.swap.pending.replace(Pending { client: client.clone(), model: model.to_owned() }))
+            let never_used =
+                state.swap.pending.replace(Pending { client: client.clone(), model: model.to_owned() });
+            // A camera that is away would keep the old one in memory, and the GPU's, for as long.
+            let old = if state.is_idle() { state.take_over() } else { None };
+            Ok((never_used, old))
         }),
         Err(error) => imp.with_run(run, |_| Err(error.to_string())),
     };
@@ -130,10 +143,10 @@ fn finish(imp: &imp::NvrInfer, run: u64, model: &str, result: &Result<Arc<Client
     if placed.is_some()
         && let Some(active) = imp.settled_model(run)
     {
-        imp.settle_model(&active);
+        imp.settle_model(model, &active);
     }
     match (placed, result) {
-        (Some(Ok(_never_used)), Ok(client)) => imp.model_loaded(model, client.info()),
+        (Some(Ok(_not_needed)), Ok(client)) => imp.model_loaded(model, client.info()),
         (Some(Err(error)), _) => imp.model_failed(model, &error),
         _ => {}
     }

@@ -434,6 +434,15 @@ struct Times {
     stream: Option<u64>,
 }
 
+/// Whether an element is part of a pipeline, and not of a branch that was taken out of one and hangs.
+fn is_in_pipeline(object: &gst::Object) -> bool {
+    let mut top = object.clone();
+    while let Some(parent) = top.parent() {
+        top = parent;
+    }
+    top.is::<gst::Pipeline>()
+}
+
 impl NvrMqttSink {
     fn open(&self, settings: &Settings) -> Result<Outlet, gst::ErrorMessage> {
         let invalid =
@@ -448,7 +457,11 @@ impl NvrMqttSink {
         let capacity = settings.queue_size as usize;
         if let Some(spool) = settings.spool.as_ref().filter(|_| settings.qos == 1) {
             let directory = spool.join(format!("source-{}", settings.source_id));
-            let spooler = Spooler::open(&options, capacity, &directory, settings.spool_max_bytes, report);
+            let weak = self.obj().downgrade();
+            let is_abandoned =
+                move || weak.upgrade().is_none_or(|element| !is_in_pipeline(element.upcast_ref()));
+            let max_bytes = settings.spool_max_bytes;
+            let spooler = Spooler::open(&options, capacity, &directory, max_bytes, report, is_abandoned);
             return Ok(Outlet::Spooled(spooler.map_err(|error| invalid(&error))?));
         }
         let publisher = Publisher::open(&options, capacity, move |notice| {

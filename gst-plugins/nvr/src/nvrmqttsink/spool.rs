@@ -9,13 +9,18 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const HEADER: usize = 8;
 /// Numbers from here on are taken for damage: no spool lives to see them.
 const LIMIT: u64 = 1 << 63;
 /// Larger bodies are taken for damage.
 const MAX_BODY: usize = 8 << 20;
+
+/// A segment that cannot be read for so long is given up: what follows it has to get out.
+const UNREADABLE_FOR: Duration = Duration::from_mins(1);
 
 /// A record as it comes back.
 #[derive(Debug, PartialEq)]
@@ -45,6 +50,8 @@ pub struct Spool {
     /// Number of the next record to be read, and where that is.
     next: u64,
     reader: Option<(u64, BufReader<File>)>,
+    /// The first record of a segment that cannot be read, and since when.
+    unreadable: Option<(u64, Instant)>,
     dropped: u64,
     dirty: bool,
 }
@@ -96,6 +103,7 @@ impl Spool {
             saved_cursor: None,
             next: 0,
             reader: None,
+            unreadable: None,
             dropped: 0,
             dirty: false,
         };
@@ -127,8 +135,8 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Appends a record. Where the spool is full the oldest segment goes.
-    pub fn append(&mut self, topic: &str, payload: &[u8]) -> io::Result<()> {
+    /// Appends a record and gives its number. Where the spool is full the oldest segment goes.
+    pub fn append(&mut self, topic: &str, payload: &[u8]) -> io::Result<u64> {
         let body = 2 + topic.len() + payload.len();
         let size = (HEADER + body) as u64;
         let (Ok(topic_len), true) = (u16::try_from(topic.len()), body <= MAX_BODY && size <= self.max_bytes)
@@ -155,7 +163,7 @@ impl Spool {
         if result.is_err() {
             self.dropped += 1;
         }
-        result
+        result.map(|()| self.end - 1)
     }
 
     fn write(&mut self, record: &[u8]) -> io::Result<()> {
@@ -167,6 +175,7 @@ impl Spool {
         let writer = if let Some(writer) = &mut self.writer {
             writer
         } else {
+            // The directory is not made again: where it is gone, so is the disk it was on.
             let file = OpenOptions::new().create_new(true).append(true).open(self.path(self.end))?;
             self.segments.push_back(Segment { first: self.end, count: 0, bytes: 0 });
             self.writer.insert(file)
@@ -200,33 +209,70 @@ impl Spool {
             else {
                 return Ok(None);
             };
-            if self.reader.as_ref().is_none_or(|(first, _)| *first != segment.first) {
-                let mut reader = BufReader::new(File::open(self.path(segment.first))?);
-                let mut number = segment.first;
-                while number < self.next && read_body(&mut reader).is_ok_and(|body| body.is_some()) {
-                    number += 1;
+            self.next = self.next.max(segment.first);
+            match self.read_from(segment) {
+                Ok(Some(record)) => {
+                    self.unreadable = None;
+                    self.next += 1;
+                    if self.confirmed.contains(&record.number) {
+                        continue;
+                    }
+                    return Ok(Some(record));
                 }
-                self.next = self.next.max(segment.first);
-                self.reader = Some((segment.first, reader));
-            }
-            let Some((_, reader)) = &mut self.reader else { return Ok(None) };
-            let number = self.next;
-            if let Some(record) = read_body(reader)?.and_then(|body| parse(number, &body)) {
-                self.next += 1;
-                if self.confirmed.contains(&number) {
-                    continue;
+                // Deleted by hand, or damaged: it was whole when it was opened or written.
+                Ok(None) => self.give_up(segment)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.give_up(segment)?,
+                Err(error) => {
+                    self.reader = None;
+                    let (first, since) = self.unreadable.unwrap_or((segment.first, Instant::now()));
+                    if first != segment.first {
+                        self.unreadable = Some((segment.first, Instant::now()));
+                    } else if since.elapsed() < UNREADABLE_FOR {
+                        self.unreadable = Some((first, since));
+                    } else {
+                        self.give_up(segment)?;
+                    }
+                    return Err(error);
                 }
-                return Ok(Some(record));
             }
-            // It was whole when it was opened or written; what follows cannot be found any more.
-            self.reader = None;
-            for lost in self.next..segment.end() {
-                self.dropped += 1;
-                self.confirmed.insert(lost);
-            }
-            self.next = segment.end();
-            self.settle()?;
         }
+    }
+
+    /// The next record, which is in this segment. `None` where it is damaged.
+    fn read_from(&mut self, segment: Segment) -> io::Result<Option<Record>> {
+        if self.reader.as_ref().is_none_or(|(first, _)| *first != segment.first) {
+            let mut reader = BufReader::new(File::open(self.path(segment.first))?);
+            let mut number = segment.first;
+            while number < self.next && read_body(&mut reader)?.is_some() {
+                number += 1;
+            }
+            self.reader = Some((segment.first, reader));
+        }
+        let Some((_, reader)) = &mut self.reader else { return Ok(None) };
+        Ok(read_body(reader)?.and_then(|body| parse(self.next, &body)))
+    }
+
+    /// Counts what has not been read of a segment as lost: what follows damage cannot be found any more.
+    fn give_up(&mut self, segment: Segment) -> io::Result<()> {
+        (self.reader, self.unreadable) = (None, None);
+        if segment.end() == self.end {
+            // What comes next must not follow it.
+            self.writer = None;
+        }
+        for lost in self.next.max(segment.first)..segment.end() {
+            self.dropped += u64::from(lost >= self.cursor && self.confirmed.insert(lost));
+        }
+        // Earlier segments may be there to be read.
+        if self.next >= segment.first {
+            self.next = self.next.max(segment.end());
+        }
+        self.settle()
+    }
+
+    /// What has been appended is with its receiver already: it is read only after a [`Self::rewind`].
+    pub fn skip(&mut self) {
+        self.next = self.end;
+        self.reader = None;
     }
 
     /// Reads from the first unconfirmed record again.
@@ -254,6 +300,12 @@ impl Spool {
         if self.dirty {
             if let Some(writer) = &self.writer {
                 writer.sync_data()?;
+                if writer.metadata()?.nlink() == 0
+                    && let Some(segment) = self.segments.back().copied()
+                {
+                    // Deleted by hand: what is written from here on must not be lost with it.
+                    self.give_up(segment)?;
+                }
             }
             self.dirty = false;
         }
@@ -305,7 +357,7 @@ impl Spool {
         if self.next < self.cursor {
             self.rewind();
         }
-        fs::remove_file(self.path(oldest.first))
+        self.remove(oldest)
     }
 
     /// Moves the cursor over what is confirmed or was never there, and removes segments that are behind it.
@@ -335,9 +387,16 @@ impl Spool {
             if self.reader.as_ref().is_some_and(|(first, _)| *first == segment.first) {
                 self.reader = None;
             }
-            fs::remove_file(self.path(segment.first))?;
+            self.remove(segment)?;
         }
         Ok(())
+    }
+
+    fn remove(&self, segment: Segment) -> io::Result<()> {
+        match fs::remove_file(self.path(segment.first)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn path(&self, first: u64) -> PathBuf {
@@ -419,233 +478,5 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read_all(spool: &mut Spool) -> Vec<u64> {
-        std::iter::from_fn(|| spool.read().unwrap())
-            .map(|record| {
-                assert_eq!(record.topic, "nvr/detections/1");
-                let text = String::from_utf8(record.payload).unwrap();
-                text.trim_start_matches('x').parse().unwrap()
-            })
-            .collect()
-    }
-
-    fn append(spool: &mut Spool, value: u64, padding: usize) {
-        spool.append("nvr/detections/1", format!("{}{value}", "x".repeat(padding)).as_bytes()).unwrap();
-    }
-
-    fn segments(directory: &Path) -> Vec<PathBuf> {
-        let mut list: Vec<_> = fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "spool"))
-            .collect();
-        list.sort();
-        list
-    }
-
-    #[test]
-    fn the_checksum_is_the_standard_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-        assert_eq!(crc32(b""), 0);
-    }
-
-    #[test]
-    fn records_come_back_in_order_across_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        assert!(!spool.has_unread());
-        for i in 0..10 {
-            append(&mut spool, i, 0);
-        }
-        assert_eq!(read_all(&mut spool), (0..10).collect::<Vec<_>>());
-        assert!(!spool.has_unread());
-        for i in 0..4 {
-            spool.confirm(i).unwrap();
-        }
-        spool.confirm(6).unwrap();
-        assert_eq!(spool.len(), 5);
-        spool.rewind();
-        assert_eq!(read_all(&mut spool), [4, 5, 7, 8, 9]);
-        spool.sync().unwrap();
-        drop(spool);
-
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        append(&mut spool, 10, 0);
-        assert_eq!(
-            read_all(&mut spool),
-            [4, 5, 6, 7, 8, 9, 10],
-            "what was confirmed out of turn comes again"
-        );
-        for i in 4..11 {
-            spool.confirm(i).unwrap();
-        }
-        assert_eq!((spool.len(), spool.bytes()), (0, 0));
-        assert!(segments(directory.path()).is_empty());
-        spool.sync().unwrap();
-        drop(spool);
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        append(&mut spool, 11, 0);
-        assert_eq!(spool.read().unwrap().unwrap().number, 11, "numbers are not used twice");
-    }
-
-    #[test]
-    fn a_full_spool_drops_its_oldest_segment() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(directory.path(), 64 << 10).unwrap();
-        for i in 0..200 {
-            append(&mut spool, i, 1000);
-            assert!(spool.bytes() <= 64 << 10);
-        }
-        let on_disk: u64 = segments(directory.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
-        assert_eq!(on_disk, spool.bytes());
-        let left = read_all(&mut spool);
-        assert_eq!(left, ((200 - left.len() as u64)..200).collect::<Vec<_>>());
-        assert!(left.len() > 40, "{}", left.len());
-        assert_eq!(spool.dropped(), 200 - left.len() as u64);
-        assert!(spool.append("t", &vec![0; 64 << 10]).is_err());
-        assert_eq!(read_all(&mut spool), [0u64; 0]);
-    }
-
-    #[test]
-    fn what_is_read_may_be_dropped_meanwhile() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(directory.path(), 16 << 10).unwrap();
-        for i in 0..10 {
-            append(&mut spool, i, 1000);
-        }
-        assert_eq!(spool.read().unwrap().unwrap().number, 0);
-        for i in 10..100 {
-            append(&mut spool, i, 1000);
-        }
-        let left = read_all(&mut spool);
-        assert_eq!(left.last(), Some(&99));
-        spool.confirm(0).unwrap();
-        assert_eq!(spool.len(), left.len() as u64);
-    }
-
-    #[test]
-    fn a_torn_record_ends_its_segment() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        for i in 0..5 {
-            append(&mut spool, i, 0);
-        }
-        drop(spool);
-        let path = &segments(directory.path())[0];
-        let len = path.metadata().unwrap().len();
-        OpenOptions::new().write(true).open(path).unwrap().set_len(len - 3).unwrap();
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        append(&mut spool, 5, 0);
-        assert_eq!(read_all(&mut spool), [0, 1, 2, 3, 5]);
-    }
-
-    #[test]
-    fn a_cursor_beyond_everything_does_not_confirm_everything() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        for i in 0..5 {
-            append(&mut spool, i, 0);
-        }
-        drop(spool);
-        for cursor in ["18446744073709551615", "6"] {
-            fs::write(directory.path().join("cursor"), cursor).unwrap();
-            let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-            assert_eq!(read_all(&mut spool), [0, 1, 2, 3, 4], "{cursor}");
-        }
-        fs::remove_file(&segments(directory.path())[0]).unwrap();
-        fs::write(directory.path().join("cursor"), "18446744073709551615").unwrap();
-        let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        append(&mut spool, 7, 0);
-        assert_eq!(read_all(&mut spool), [7]);
-    }
-
-    #[test]
-    fn a_message_that_finds_no_room_is_counted() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::open(directory.path(), 64 << 10).unwrap();
-        for i in 0..60 {
-            append(&mut spool, i, 1000);
-        }
-        // A directory in its place cannot be removed as a file.
-        let oldest = segments(directory.path()).remove(0);
-        fs::remove_file(&oldest).unwrap();
-        fs::create_dir(&oldest).unwrap();
-        let (lost, kept) = (spool.dropped(), spool.len());
-        let failed = (0..60).find(|_| spool.append("t", &[0; 1000]).is_err());
-        let added = failed.expect("the spool is full at some time") + 1;
-        assert_eq!(spool.dropped() - lost, kept + added - spool.len(), "each is kept or counted");
-    }
-
-    #[test]
-    fn a_spool_has_one_owner() {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = Spool::open(directory.path(), 1 << 20).unwrap();
-        let error = Spool::open(directory.path(), 1 << 20).unwrap_err();
-        assert!(error.to_string().contains("in use"), "{error}");
-        drop(spool);
-        Spool::open(directory.path(), 1 << 20).unwrap();
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-        /// Like a queue in memory, whatever is appended, read, confirmed or restarted in whatever order.
-        #[test]
-        fn behaves_like_a_queue(steps in proptest::collection::vec(0u8..10, 1..120)) {
-            let directory = tempfile::tempdir().unwrap();
-            let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-            let (mut appended, mut read, mut confirmed) = (0, 0, 0);
-            for step in steps {
-                match step {
-                    0..=4 => { append(&mut spool, appended, 1500); appended += 1; }
-                    5 | 6 => {
-                        let record = spool.read().unwrap();
-                        prop_assert_eq!(record.map(|r| r.number), (read < appended).then_some(read));
-                        read = (read + 1).min(appended);
-                    }
-                    7 if confirmed < read => { spool.confirm(confirmed).unwrap(); confirmed += 1; }
-                    8 => { spool.rewind(); read = confirmed; }
-                    9 => {
-                        spool.sync().unwrap();
-                        drop(spool);
-                        spool = Spool::open(directory.path(), 1 << 20).unwrap();
-                        read = confirmed;
-                    }
-                    _ => {}
-                }
-                prop_assert_eq!(spool.len(), appended - confirmed);
-                prop_assert_eq!(spool.has_unread(), read < appended);
-            }
-        }
-
-        #[test]
-        fn damage_is_no_panic(
-            edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-            cut in any::<prop::sample::Index>(), cursor in ".{0,12}",
-        ) {
-            let directory = tempfile::tempdir().unwrap();
-            let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-            for i in 0..20 {
-                append(&mut spool, i, 10);
-            }
-            drop(spool);
-            let path = segments(directory.path()).remove(0);
-            let mut bytes = fs::read(&path).unwrap();
-            for (index, value) in edits {
-                let i = index.index(bytes.len());
-                bytes[i] = value;
-            }
-            bytes.truncate(cut.index(bytes.len()) + 1);
-            fs::write(&path, bytes).unwrap();
-            fs::write(directory.path().join("cursor"), cursor).unwrap();
-            fs::write(directory.path().join("ffffffffffffffff.spool"), b"junk").unwrap();
-            let mut spool = Spool::open(directory.path(), 1 << 20).unwrap();
-            append(&mut spool, 99, 0);
-            let left = std::iter::from_fn(|| spool.read().unwrap()).count();
-            prop_assert!(left >= 1);
-        }
-    }
-}
+#[path = "spool_tests.rs"]
+mod tests;

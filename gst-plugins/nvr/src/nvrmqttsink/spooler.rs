@@ -1,15 +1,16 @@
 //! Keeps QoS 1 messages across an outage: a worker between the streaming thread and the connection that moves
 //! messages to a [`Spool`] while the broker is away and replays them, in order, once it is back.
 //!
-//! Messages that the broker has not confirmed when an outage begins go to the spool first; what is in the spool
-//! stays there until it is confirmed. So order is kept, and a message may arrive twice but does not vanish.
+//! Messages that the broker has not confirmed go to the spool before anything newer does; what is in the spool stays
+//! there until it is confirmed. So order is kept, and a message may arrive twice but does not vanish. Where the broker
+//! bars a topic, everything waits in the spool until the bar is over.
 //!
 //! One lock, `Shared::inbox`, held for a few instructions.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub struct Spooler {
 
 struct Shared {
     capacity: usize,
+    /// Whether nobody counts on its owner any more.
+    is_abandoned: Box<dyn Fn() -> bool + Send + Sync>,
     inbox: Mutex<Inbox>,
     changed: Condvar,
 }
@@ -42,11 +45,15 @@ struct Inbox {
     messages: VecDeque<Message>,
     notices: VecDeque<Notice>,
     closing: bool,
+    /// The spool is closed.
+    closed: bool,
     interrupted: bool,
     /// Something has changed since the worker last looked.
     news: bool,
     /// Everything the worker had was with the broker when it last looked.
     idle: bool,
+    /// Nothing goes to the broker for now.
+    barred: bool,
     dropped: u64,
     totals: Totals,
 }
@@ -61,6 +68,27 @@ pub struct Totals {
     pub spool_dropped: u64,
 }
 
+/// The spools that are open in this process.
+static OPEN: Mutex<Vec<(PathBuf, Weak<Shared>)>> = Mutex::new(Vec::new());
+/// How long an abandoned spooler may take to close its spool.
+const INHERITANCE: Duration = Duration::from_secs(2);
+
+/// Has the spool in `directory` closed if it belongs to an abandoned spooler of this process. Whether it is.
+fn inherit(directory: &Path) -> bool {
+    let known =
+        OPEN.lock().iter().filter(|(open, _)| open == directory).filter_map(|(_, s)| s.upgrade()).next_back();
+    let Some(shared) = known.filter(|shared| (shared.is_abandoned)()) else { return false };
+    shared.tell(|inbox| inbox.closing = true);
+    let deadline = Instant::now() + INHERITANCE;
+    let mut inbox = shared.inbox.lock();
+    while !inbox.closed {
+        if shared.changed.wait_until(&mut inbox, deadline).timed_out() {
+            break;
+        }
+    }
+    inbox.closed
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolerError {
     #[error(transparent)]
@@ -71,18 +99,36 @@ pub enum SpoolerError {
 
 impl Spooler {
     /// Opens the spool in `directory` and joins the broker's connection. `report` gets what the user should know:
-    /// outages and trouble with the disk, once each; it is called from workers and must not block.
+    /// outages and trouble with the disk, once each; it is called from workers and must not block. Another spooler of
+    /// this process has to give the spool up where its own `is_abandoned` says so: what is behind an element that hangs
+    /// must not keep its successor away.
     pub fn open(
         options: &Options,
         capacity: usize,
         directory: &Path,
         max_bytes: u64,
         report: impl Fn(&str) + Send + Sync + 'static,
+        is_abandoned: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Self, SpoolerError> {
         let fail = |error| SpoolerError::Spool { directory: directory.display().to_string(), error };
-        let spool = Spool::open(directory, max_bytes).map_err(fail)?;
-        let shared =
-            Arc::new(Shared { capacity: capacity.max(1), inbox: Mutex::default(), changed: Condvar::new() });
+        let spool = match Spool::open(directory, max_bytes) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && inherit(directory) => {
+                Spool::open(directory, max_bytes)
+            }
+            opened => opened,
+        };
+        let spool = spool.map_err(fail)?;
+        let shared = Arc::new(Shared {
+            capacity: capacity.max(1),
+            is_abandoned: Box::new(is_abandoned),
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        {
+            let mut open = OPEN.lock();
+            open.retain(|(_, shared)| shared.strong_count() > 0);
+            open.push((directory.to_path_buf(), Arc::downgrade(&shared)));
+        }
         // The first look finds what an earlier run has left.
         shared.tell(|_| {});
         let report = Arc::new(report);
@@ -102,6 +148,7 @@ impl Spooler {
             spool,
             outstanding: VecDeque::new(),
             online: false,
+            barred: None,
             token: 0,
             refused: 0,
             totals: Totals::default(),
@@ -134,7 +181,7 @@ impl Spooler {
         let mut inbox = self.shared.inbox.lock();
         loop {
             let done = inbox.idle && inbox.messages.is_empty() && inbox.notices.is_empty();
-            let away = inbox.notices.is_empty() && self.publisher.status() == Status::Down;
+            let away = inbox.notices.is_empty() && (inbox.barred || self.publisher.status() == Status::Down);
             if done || inbox.interrupted || away {
                 return done;
             }
@@ -194,6 +241,8 @@ struct Worker {
     /// Handed to the connection and not confirmed, in order.
     outstanding: VecDeque<Outstanding>,
     online: bool,
+    /// Until when the broker is left alone with a topic that it closes the connection over.
+    barred: Option<Instant>,
     token: u64,
     /// Messages that the broker does not want.
     refused: u64,
@@ -212,14 +261,17 @@ struct Outstanding {
 enum Origin {
     /// Never was in the spool; kept here so that it can get there.
     Direct(Message),
-    /// Still in the spool, under this number.
+    /// In the spool, under this number.
     Spool(u64),
+    /// The spool could not take it, which is counted and told.
+    Lost,
 }
 
 impl Worker {
     fn run(mut self) {
         loop {
             let (notices, messages, closing) = self.wait();
+            self.barred = self.barred.filter(|until| *until > Instant::now());
             for notice in notices {
                 self.follow(&notice);
             }
@@ -245,20 +297,25 @@ impl Worker {
                 break;
             }
         }
+        let shared = self.shared.clone();
+        // Its lock goes with it.
+        drop(self);
+        shared.tell(|inbox| inbox.closed = true);
     }
 
     /// Waits for something to do and takes it: all messages where they go to the spool, and only as many as the
     /// connection has room for where they do not.
     fn wait(&mut self) -> (VecDeque<Notice>, Vec<Message>, bool) {
         let mut inbox = self.shared.inbox.lock();
+        let sync = self.spool.is_dirty().then(|| self.synced + SYNC_EVERY);
+        let due = sync.into_iter().chain(self.barred).min();
         while !inbox.news {
-            if self.spool.is_dirty() {
-                let due = self.synced + SYNC_EVERY;
-                if self.shared.changed.wait_until(&mut inbox, due).timed_out() {
-                    break;
-                }
-            } else {
+            let Some(due) = due else {
                 self.shared.changed.wait(&mut inbox);
+                continue;
+            };
+            if self.shared.changed.wait_until(&mut inbox, due).timed_out() {
+                break;
             }
         }
         inbox.news = false;
@@ -271,9 +328,14 @@ impl Worker {
         (std::mem::take(&mut inbox.notices), messages, inbox.closing)
     }
 
+    /// Whether the broker takes messages.
+    fn reachable(&self) -> bool {
+        self.online && self.barred.is_none()
+    }
+
     /// Whether a message may go to the connection without overtaking another.
     fn direct(&self) -> bool {
-        self.online && !self.spool.has_unread()
+        self.reachable() && !self.spool.has_unread()
     }
 
     fn follow(&mut self, notice: &Notice) {
@@ -282,6 +344,12 @@ impl Worker {
             Notice::Disconnected(_) => {
                 self.online = false;
                 self.retreat();
+            }
+            Notice::Barred(token, until) => {
+                self.barred = Some(*until);
+                if self.outstanding.iter().any(|o| o.token == *token) {
+                    self.retreat();
+                }
             }
             // What the broker does not want is done with too: it would come back for ever.
             Notice::Acknowledged(token) | Notice::Refused(token, _) => {
@@ -302,14 +370,14 @@ impl Worker {
         self.publisher.clear();
         for outstanding in std::mem::take(&mut self.outstanding) {
             if let Origin::Direct(message) = outstanding.origin {
-                self.spool(&message);
+                self.append(&message);
             }
         }
         self.spool.rewind();
     }
 
     fn replay(&mut self) {
-        while self.online && self.outstanding.len() < WINDOW {
+        while self.reachable() && self.outstanding.len() < WINDOW {
             let record = self.spool.read();
             match record {
                 Ok(Some(Record { number, topic, payload })) => {
@@ -333,11 +401,39 @@ impl Worker {
     }
 
     fn spool(&mut self, message: &Message) {
-        let appended = self.spool.append(message.topic(), message.payload());
-        if appended.is_ok() {
-            self.totals.spooled += 1;
+        self.keep_outstanding();
+        self.append(message);
+    }
+
+    /// Puts what went to the connection directly into the spool, before something newer gets there and would come first
+    /// after an outage.
+    fn keep_outstanding(&mut self) {
+        if !self.outstanding.iter().any(|outstanding| matches!(outstanding.origin, Origin::Direct(_))) {
+            return;
         }
-        self.check(appended);
+        let mut list = std::mem::take(&mut self.outstanding);
+        for outstanding in &mut list {
+            if let Origin::Direct(message) = &outstanding.origin {
+                outstanding.origin = self.append(message).map_or(Origin::Lost, Origin::Spool);
+            }
+        }
+        self.outstanding = list;
+        // Nothing goes directly before everything in the spool is with the connection, and now these are as well.
+        self.spool.skip();
+    }
+
+    /// The number of the message in the spool.
+    fn append(&mut self, message: &Message) -> Option<u64> {
+        match self.spool.append(message.topic(), message.payload()) {
+            Ok(number) => {
+                self.totals.spooled += 1;
+                Some(number)
+            }
+            Err(error) => {
+                self.check(Err(error));
+                None
+            }
+        }
     }
 
     fn check(&mut self, result: io::Result<()>) {
@@ -356,6 +452,7 @@ impl Worker {
         {
             let mut inbox = self.shared.inbox.lock();
             inbox.idle = self.outstanding.is_empty() && !self.spool.has_unread();
+            inbox.barred = self.barred.is_some();
             inbox.totals = self.totals;
             // A message that found no room waits for a confirmation, which is news; one that does fit is news now.
             inbox.news |= self.direct() && !inbox.messages.is_empty() && self.outstanding.len() < WINDOW;
@@ -363,3 +460,7 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+#[path = "spooler_tests.rs"]
+mod tests;

@@ -589,20 +589,30 @@ impl NvrOverlay {
                 let answered = self.srcpad.peer_query(query);
                 // Frames that wait here must not empty upstream's pool.
                 let held = (delay / self.spacing_ns.load(Ordering::Relaxed).max(1_000_000)) as u32;
-                if answered && delay > 0 {
-                    let pools: Vec<_> =
-                        query.allocation_pools().map(|(p, s, n, m)| (p.clone(), s, n, m)).collect();
-                    for (n, (pool, size, min, max)) in pools.into_iter().enumerate() {
-                        let more = held + 2;
-                        let max = if max == 0 { 0 } else { max.saturating_add(more) };
-                        query.set_nth_allocation_pool(
-                            n as u32,
-                            pool.as_ref(),
-                            size,
-                            min.saturating_add(more),
-                            max,
-                        );
-                    }
+                if delay == 0 {
+                    return answered;
+                }
+                let more = held + 2;
+                let pools: Vec<_> =
+                    query.allocation_pools().map(|(p, s, n, m)| (p.clone(), s, n, m)).collect();
+                if pools.is_empty() {
+                    // Downstream keeps next to nothing, but these still have to come from somewhere.
+                    let info = query.get().0.and_then(|caps| VideoInfo::from_caps(caps).ok());
+                    let Some(size) = info.and_then(|info| u32::try_from(info.size()).ok()) else {
+                        return answered;
+                    };
+                    query.add_allocation_pool(None::<&gst::BufferPool>, size, more, 0);
+                    return true;
+                }
+                for (n, (pool, size, min, max)) in pools.into_iter().enumerate() {
+                    let max = if max == 0 { 0 } else { max.saturating_add(more) };
+                    query.set_nth_allocation_pool(
+                        n as u32,
+                        pool.as_ref(),
+                        size,
+                        min.saturating_add(more),
+                        max,
+                    );
                 }
                 answered
             }

@@ -161,10 +161,14 @@ impl Line {
         drop(items);
     }
 
-    /// Waits until everything has gone, which takes the delay at most. Whether it has.
+    /// Waits until everything has gone, which takes the delay at most. Whether it has: where downstream takes nothing
+    /// more, it never will.
     pub fn empty(&self) -> bool {
         let mut inner = self.inner.lock();
         while !inner.flushing && (inner.busy || !inner.items.is_empty()) {
+            if inner.flow.is_err() {
+                return false;
+            }
             self.changed.wait(&mut inner);
         }
         !inner.flushing
@@ -181,5 +185,34 @@ impl Inner {
         let item = self.items.pop_front()?;
         self.busy = true;
         Some(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc::channel};
+
+    use super::*;
+
+    #[test]
+    fn what_waits_for_the_frames_ahead_does_not_wait_for_those_that_downstream_refuses() {
+        gst::init().unwrap();
+        let line = Arc::new(Line::default());
+        line.flush(false);
+        for _ in 0..2 {
+            let frame = Frame { buffer: gst::Buffer::new(), capture_ns: 0, deadline: Instant::now() };
+            line.enter(Item::Frame(frame), Duration::from_secs(1), 10).unwrap();
+        }
+        assert!(line.next(|_| true).is_some());
+        let (done, answer) = channel();
+        let waiting = line.clone();
+        std::thread::spawn(move || done.send(waiting.empty()));
+        assert!(answer.recv_timeout(Duration::from_millis(50)).is_err(), "one is on its way");
+        line.done(Err(gst::FlowError::Error));
+        assert_eq!(answer.recv_timeout(Duration::from_secs(20)), Ok(false));
+
+        line.flush(true);
+        line.flush(false);
+        assert!(line.empty());
     }
 }

@@ -9,6 +9,7 @@ use nvr_core::overlay::{Filter, Style};
 
 use super::{Source, Sync};
 use crate::mqtt::BrokerSettings;
+use crate::properties::switch;
 
 const DEFAULT_MAX_WAIT_MS: u32 = 300;
 const DEFAULT_TTL_MS: u32 = 1000;
@@ -72,14 +73,6 @@ impl Settings {
                 .nick(nick)
                 .blurb(blurb)
                 .default_value(Some(""))
-                .mutable_playing()
-                .build()
-        };
-        let switch = |name, nick, blurb, default| {
-            glib::ParamSpecBoolean::builder(name)
-                .nick(nick)
-                .blurb(blurb)
-                .default_value(default)
                 .mutable_playing()
                 .build()
         };

@@ -279,6 +279,22 @@ fn a_frame_waits_for_its_event_and_no_longer_than_it_may() {
 }
 
 #[test]
+fn frames_that_wait_are_asked_of_upstreams_pool_whatever_downstream_says() {
+    for (max_wait, expected) in [("400", Some(12)), ("0", None)] {
+        let (_broker, h) = listening(&[("sync", "timestamp"), ("max-wait", max_wait)]);
+        let pad = h.element().unwrap().static_pad("sink").unwrap();
+        let mut query = gst::query::Allocation::new(Some(&pad.current_caps().unwrap()), true);
+        pad.query(&mut query);
+        // At 25 frames a second, and two more.
+        let min = query.allocation_pools().next().map(|(_, size, min, max)| {
+            assert!(size > 0 && max == 0);
+            min
+        });
+        assert_eq!(min, expected, "max-wait={max_wait}");
+    }
+}
+
+#[test]
 fn a_flush_and_a_stop_end_the_waiting() {
     let (broker, mut h) = listening(&[("sync", "timestamp"), ("max-wait", "10000")]);
     send(&broker, &h, &event_of(0, event::Encoding::Json));

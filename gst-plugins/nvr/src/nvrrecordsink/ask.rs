@@ -7,6 +7,7 @@ use nvr_core::segment::trigger::Demand;
 use super::clips::{self, Done, Promise};
 use super::imp::NvrRecordSink;
 use super::report::{Doing, Report};
+use super::tiers::TierReport;
 use super::worker::{now_us, steady_ns};
 
 impl NvrRecordSink {
@@ -63,6 +64,10 @@ impl NvrRecordSink {
         let Some(shared) = self.running() else { return Report::default() };
         let demand = shared.asked.lock().demand.clone();
         Report { demand, ..shared.report.lock().clone() }
+    }
+
+    pub fn tiers(&self) -> Vec<TierReport> {
+        self.running().map(|shared| shared.tally.tiers()).unwrap_or_default()
     }
 }
 

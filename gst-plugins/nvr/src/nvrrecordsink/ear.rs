@@ -1,6 +1,7 @@
 //! Detections of this camera that the broker tells of: they say when to record and what a segment shows.
 
 use std::collections::BTreeMap;
+use std::thread;
 
 use nvr_core::event::{DetectionEvent, parse_timestamp};
 use nvr_core::topic;
@@ -74,6 +75,14 @@ impl Ear {
         let options = broker.resolve()?;
         let subscription = Subscription::open(&options, &[(&topic, QoS::AtMostOnce)], QUEUE, observer)?;
         Ok(Self { subscription, topic })
+    }
+
+    /// Stops listening. Where nobody else needs the connection, saying good-bye to the broker takes a while, so a
+    /// thread of its own does.
+    pub fn leave(self) {
+        let leaving = thread::Builder::new().name("nvr-leave".into());
+        // Without a thread the caller has just done it.
+        let _ = leaving.spawn(move || drop(self));
     }
 
     /// Adds what has come to `sightings`; `None` where nothing was seen.

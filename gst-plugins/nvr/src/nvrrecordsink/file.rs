@@ -1,8 +1,12 @@
 //! One segment while it is written.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use nvr_core::detection::Clock;
 use nvr_core::segment::mp4::{self, Medium, Run, Sample};
@@ -17,13 +21,18 @@ use super::tracks::{AUDIO, Recorded, VIDEO};
 /// A fragment is written at the latest when it is this large.
 const MAX_BYTES: usize = 4 << 20;
 const MAX_UNITS: usize = 2000;
+/// How many files may begin in the same microsecond.
+const NAMES: u32 = 1000;
+/// How often, and with what pauses, the lock of a new file is tried.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug)]
 pub struct SegmentFile {
     file: File,
     /// Below the directory of the recorder.
     pub path: PathBuf,
-    pub video: Recorded,
+    pub video: Arc<Recorded>,
     pub audio: Option<Recorded>,
     pub start_us: i64,
     pub clock: Clock,
@@ -65,7 +74,7 @@ impl SegmentFile {
         root: &Path,
         source_id: u32,
         first: &Unit,
-        video: &Recorded,
+        video: &Arc<Recorded>,
         audio: Option<&Recorded>,
         fragment_ns: i64,
         sync: bool,
@@ -73,7 +82,7 @@ impl SegmentFile {
         let start_us = (first.capture.unix_ns / 1000) as i64;
         let (file, path) = create(root, source_id, start_us)?;
         let tracks: Vec<_> =
-            [Some(video), audio].into_iter().flatten().map(|recorded| recorded.track.clone()).collect();
+            [Some(&**video), audio].into_iter().flatten().map(|recorded| recorded.track.clone()).collect();
         let mut this = Self {
             file,
             path,
@@ -129,29 +138,57 @@ impl SegmentFile {
         self.start_us + (self.end_ns - self.shown_ns).max(0) / 1000
     }
 
-    pub fn push(&mut self, unit: Unit) -> io::Result<()> {
-        let lane = lane(unit.medium);
+    /// Whether what waits is to be written before this unit comes to it.
+    pub fn is_due(&self, unit: &Unit) -> bool {
+        let waiting = &self.waiting[lane(unit.medium)].units;
+        // Sound goes with the pictures, for as long as there are any.
+        let most_ns = self.fragment_ns * if unit.medium == Medium::Video { 1 } else { 2 };
+        waiting.first().is_some_and(|first| unit.dts_ns - first.dts_ns >= most_ns)
+            || self.bytes_waiting > MAX_BYTES
+            || waiting.len() >= MAX_UNITS
+    }
+
+    /// When a picture would have to be decoded for what waits to be written.
+    pub fn due_ns(&self) -> Option<i64> {
+        self.waiting[lane(Medium::Video)].units.first().map(|first| first.dts_ns + self.fragment_ns)
+    }
+
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes_waiting
+    }
+
+    /// Whether more waits than a fragment may have.
+    pub fn is_crowded(&self) -> bool {
+        self.waiting.iter().any(|waiting| waiting.units.len() > MAX_UNITS)
+    }
+
+    /// Takes a unit on, to be written with those that wait.
+    pub fn add(&mut self, unit: Unit) {
         if unit.medium == Medium::Audio {
             // Audio from before the first picture.
             if self.audio.is_none() || unit.pts_ns < self.first_ns {
-                return Ok(());
+                return;
             }
         } else {
-            let video = &self.waiting[lane].units;
-            let due = video.first().is_some_and(|first| unit.dts_ns - first.dts_ns >= self.fragment_ns);
-            if due || self.bytes_waiting > MAX_BYTES || video.len() > MAX_UNITS {
-                self.flush(Some(unit.dts_ns))?;
-            }
             self.last_ns = self.last_ns.max(unit.dts_ns);
             let lasts =
                 unit.buffer.duration().map_or(self.video.usual_ns, |d| d.nseconds().min(1 << 33) as i64);
             self.end_ns = self.end_ns.max(unit.pts_ns + lasts);
         }
-        if self.waiting[lane].units.len() <= MAX_UNITS {
-            self.bytes_waiting += unit.buffer.size();
-            self.waiting[lane].units.push(unit);
+        self.bytes_waiting += unit.buffer.size();
+        self.waiting[lane(unit.medium)].units.push(unit);
+    }
+
+    /// Everything that waits, in the order of decoding. It will not be written here.
+    pub fn release(&mut self) -> Vec<Unit> {
+        let mut units: Vec<_> =
+            self.waiting.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.units)).collect();
+        units.sort_by_key(|unit| unit.dts_ns);
+        self.bytes_waiting = 0;
+        if let Some(first) = units.iter().find(|unit| unit.medium == Medium::Video) {
+            self.end_ns = self.end_ns.min(first.pts_ns).max(self.shown_ns);
         }
-        Ok(())
+        units
     }
 
     /// Writes what waits as a fragment. `next_ns`: when the next picture is decoded, where that is known.
@@ -164,7 +201,7 @@ impl SegmentFile {
         for medium in [Medium::Video, Medium::Audio] {
             let lane = lane(medium);
             let Some(recorded) =
-                (if medium == Medium::Video { Some(&self.video) } else { self.audio.as_ref() })
+                (if medium == Medium::Video { Some(&*self.video) } else { self.audio.as_ref() })
             else {
                 continue;
             };
@@ -234,7 +271,7 @@ impl SegmentFile {
     fn write(&mut self) -> io::Result<()> {
         let result = self
             .file
-            .write_all(&self.scratch)
+            .write_all_at(&self.scratch, self.bytes)
             .and_then(|()| if self.sync { self.file.sync_data() } else { Ok(()) });
         match result {
             Ok(()) => {
@@ -264,22 +301,34 @@ fn lane(medium: Medium) -> usize {
 }
 
 /// A new file, locked for as long as it is open: whoever repairs leaves it alone.
-fn create(root: &Path, source_id: u32, start_us: i64) -> io::Result<(File, PathBuf)> {
-    for again in 0.. {
+pub fn create(root: &Path, source_id: u32, start_us: i64) -> io::Result<(File, PathBuf)> {
+    for again in 0..NAMES {
         let path = name::path(source_id, start_us, again);
         let full = root.join(&path);
         if let Some(folder) = full.parent() {
             fs::create_dir_all(folder)?;
         }
         match OpenOptions::new().write(true).create_new(true).open(&full) {
-            Ok(file) => {
-                // Some network file systems have no locks; one process records to a directory there.
-                let _ = file.try_lock();
-                return Ok((file, path));
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && again < 1000 => {}
+            Ok(file) if lock(&file) => return Ok((file, path)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // The folder was empty, and somebody removed it just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
     Err(ErrorKind::AlreadyExists.into())
+}
+
+/// Locks a new file. False where somebody took it for a leftover and removed it before.
+fn lock(file: &File) -> bool {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            // Whoever looks at it holds it for a moment.
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            // Some network file systems have no locks; one process records to a directory there.
+            _ => break,
+        }
+    }
+    file.metadata().map_or(true, |metadata| metadata.nlink() > 0)
 }

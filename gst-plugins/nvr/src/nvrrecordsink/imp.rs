@@ -37,7 +37,9 @@
 //! (guint64, microseconds since 1970). `nvr-segment` for each finished segment: `source-id` (guint), `path` (string,
 //! below `location`), `start` and `end` (guint64, microseconds since 1970), `bytes`, `frames`, `keyframes` and `events`
 //! (guint64), `reason` (string). `nvr-clip` for each clip: `source-id`, `name`, and `path`, `start`, `end`, `bytes` as of
-//! a segment, or `error` (string).
+//! a segment, or `error` (string). `nvr-tier-state` where a storage tier is missing or takes nothing, and when it is
+//! back: `source-id`, `tier` (string: `hot`, `warm`, `cold`), `location` (string), `state` (string: `failing`, `ready`),
+//! `reason` (string: what is wrong and what to do).
 //!
 //! ## Example pipelines
 //!
@@ -50,7 +52,8 @@
 //! Property `stats` (structure `nvr-record-sink-stats`): `received` and `written` pictures, `lost` pictures (nothing to
 //! begin with, or writing failed for too long), `dropped` units (the disk was too slow), `bytes`, `segments`, `errors`,
 //! `events` (pictures or messages that say something was detected), `looked-at` pictures at the pad `frames`,
-//! `clips`, `buffered` bytes, `recording`, and `state` and `reason` as in the message.
+//! `clips`, `buffered` bytes, `recording`, `moved` recordings, `move-errors`, `failing-tiers` (string: those of which
+//! `nvr-tier-state` has told, separated by commas), and `state` and `reason` as in the message.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -69,10 +72,13 @@ use parking_lot::Mutex;
 use super::Mode;
 use super::inbox::{Item, Unit};
 use super::notice::Notice;
-use super::tiers::TierSettings;
+use super::report::Voice;
+use super::tiers::{Tally, TierSettings};
 use super::worker::{Shared, Worker, now_us};
 use crate::meta;
 use crate::mqtt::BrokerSettings;
+use crate::nvrsrc::NEVER_WAITS;
+use crate::properties::{self, amount, text};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("nvrrecordsink", gst::DebugColorFlags::empty(), Some("NVR recorder"))
@@ -242,6 +248,11 @@ fn sink_pad(template: &gst::PadTemplate, medium: Medium) -> gst::Pad {
                 |sink| sink.sink_event(pad, medium, event),
             )
         })
+        .query_function(|pad, parent, query| {
+            // Whoever asks need not have a thread of its own for this pad.
+            query.structure().is_some_and(|s| s.name() == NEVER_WAITS)
+                || gst::Pad::query_default(pad, parent, query)
+        })
         .build()
 }
 
@@ -315,23 +326,6 @@ fn properties() -> Vec<glib::ParamSpec> {
             .mutable_playing()
             .build()
     };
-    let limit = |name: &'static str, nick: &'static str, blurb: &'static str, default: u64| {
-        glib::ParamSpecUInt64::builder(name)
-            .nick(nick)
-            .blurb(blurb)
-            .default_value(default)
-            .mutable_playing()
-            .build()
-    };
-    let text =
-        |name: &'static str, nick: &'static str, blurb: &'static str, default: Option<&'static str>| {
-            glib::ParamSpecString::builder(name)
-                .nick(nick)
-                .blurb(blurb)
-                .default_value(default)
-                .mutable_ready()
-                .build()
-        };
     let defaults = Settings::default();
     let mut list = BrokerSettings::properties();
     list.extend([
@@ -343,11 +337,7 @@ fn properties() -> Vec<glib::ParamSpec> {
             "Record only where the file .nvr-volume in location says this (default: whatever it says at the start)",
             None,
         ),
-        glib::ParamSpecUInt::builder("source-id")
-            .nick("Source id")
-            .blurb("Number of the camera: the first directory below location, and the topic to listen to")
-            .mutable_ready()
-            .build(),
+        properties::source_id("Number of the camera: the first directory below location, and the topic to listen to"),
         glib::ParamSpecEnum::builder::<Mode>("mode")
             .nick("Mode")
             .blurb("When to record by itself")
@@ -367,12 +357,12 @@ fn properties() -> Vec<glib::ParamSpec> {
             .default_value(defaults.fragment_duration)
             .mutable_playing()
             .build(),
-        glib::ParamSpecBoolean::builder("sync")
-            .nick("Sync")
-            .blurb("Have the disk keep each fragment before the next; off, a power cut costs what the system had cached")
-            .default_value(defaults.sync)
-            .mutable_playing()
-            .build(),
+        properties::switch(
+            "sync",
+            "Sync",
+            "Have the disk keep each fragment before the next; off, a power cut costs what the system had cached",
+            defaults.sync,
+        ),
         seconds("pre-buffer", "Pre-buffer", "Seconds before the first detection or motion that are recorded too", 0, 5),
         seconds("post-buffer", "Post-buffer", "Seconds after the last detection or motion that are recorded too; 0 as 1", 0, 5),
         glib::ParamSpecUInt64::builder("buffer-bytes")
@@ -383,26 +373,22 @@ fn properties() -> Vec<glib::ParamSpec> {
             .default_value(defaults.buffer_bytes)
             .mutable_playing()
             .build(),
-        limit("max-age", "Age limit", "Seconds after which recordings are removed, 0 for never", 0),
-        limit(
+        amount("max-age", "Age limit", "Seconds after which recordings are removed, 0 for never", 0),
+        amount(
             "events-max-age",
             "Age limit with events",
             "Seconds after which recordings with events are removed, 0 as max-age",
             0,
         ),
-        limit(
+        amount(
             "clips-max-bytes",
             "Size limit of clips",
             "Bytes that this camera's clips may take, 0 for no limit; beyond, none is saved until some are removed",
             defaults.clips_max_bytes,
         ),
-        limit("max-bytes", "Size limit", "Bytes that this camera's recordings may take in all tiers, 0 for no limit", 0),
-        limit("min-free", "Free space", "Bytes of the volume that are kept free, at the cost of the oldest recordings", defaults.min_free),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-            .nick("Statistics")
-            .blurb("Counters since the start")
-            .read_only()
-            .build(),
+        amount("max-bytes", "Size limit", "Bytes that this camera's recordings may take in all tiers, 0 for no limit", 0),
+        amount("min-free", "Free space", "Bytes of the volume that are kept free, at the cost of the oldest recordings", defaults.min_free),
+        properties::stats("Counters since the start"),
     ]);
     list.extend(TierSettings::properties());
     list
@@ -545,7 +531,12 @@ impl ElementImpl for NvrRecordSink {
 impl NvrRecordSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings.lock().clone();
-        let shared = Arc::new(Shared { settings: Mutex::new(settings.clone()), ..Shared::default() });
+        settings.tiers.check().map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ["{error}"]))?;
+        let shared = Arc::new(Shared {
+            settings: Mutex::new(settings.clone()),
+            tally: Arc::new(Tally::told_by(Voice(self.obj().downgrade()))),
+            ..Shared::default()
+        });
         shared.has_frames.store(self.obj().static_pad(FRAMES).is_some(), Ordering::Relaxed);
         if shared.listens(&settings) {
             // Wrong settings are an error now; what the broker does later is none.
@@ -698,6 +689,9 @@ impl NvrRecordSink {
         let counters = &shared.counters;
         let report = self.report();
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let tiers = shared.tally.tiers();
+        let failing: Vec<_> =
+            tiers.iter().filter(|tier| tier.error.is_some()).map(|tier| tier.tier).collect();
         gst::Structure::builder("nvr-record-sink-stats")
             .field("received", get(&counters.received))
             .field("written", get(&counters.written))
@@ -715,6 +709,7 @@ impl NvrRecordSink {
             .field("recording", counters.recording.load(Ordering::Relaxed))
             .field("moved", get(&shared.tally.moved))
             .field("move-errors", get(&shared.tally.failed))
+            .field("failing-tiers", failing.join(","))
             .build()
     }
 }

@@ -10,8 +10,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::notice::Notice;
 
-/// The writer is woken early when this much waits. Below, it looks by itself a few times a second, so that a frame
-/// costs no system call.
+/// The writer is woken when a fragment is complete, and when this much waits. Otherwise it sleeps, so that a frame costs
+/// no system call.
 const WAKE_BYTES: usize = 1 << 20;
 /// Pictures that somebody looked at and that wait. Where the disk is that slow, the oldest are forgotten.
 const NOTICES: usize = 256;
@@ -52,6 +52,10 @@ struct Queue {
     bytes: usize,
     dropped: u64,
     gap: bool,
+    /// When the newest picture that waits is decoded.
+    newest_ns: Option<i64>,
+    /// The writer wants to see a picture of this time or a later one at once.
+    due_ns: Option<i64>,
     wake: bool,
     closed: bool,
 }
@@ -75,12 +79,15 @@ impl Inbox {
             if let Item::Unit(unit) = &mut item {
                 unit.gap |= std::mem::take(&mut queue.gap);
                 queue.bytes += unit.buffer.size();
+                if unit.medium == Medium::Video {
+                    queue.newest_ns = Some(unit.dts_ns);
+                }
             }
             queue.items.push_back(item);
             if queue.bytes > limit {
                 queue.drop_group(&mut dropped);
             }
-            queue.bytes >= WAKE_BYTES && !std::mem::replace(&mut queue.wake, true)
+            (queue.bytes >= WAKE_BYTES || queue.is_due()) && !std::mem::replace(&mut queue.wake, true)
         };
         if wake {
             self.changed.notify_one();
@@ -99,13 +106,16 @@ impl Inbox {
         queue.notices.push_back(notice);
     }
 
-    /// Everything that waits, after at most `tick`; `None` once the inbox is closed and empty.
-    pub fn take(&self, tick: Duration) -> Option<Batch> {
+    /// Everything that waits, after at most `tick`, or once there is a picture that is decoded at `due_ns` or later;
+    /// `None` once the inbox is closed and empty.
+    pub fn take(&self, tick: Duration, due_ns: Option<i64>) -> Option<Batch> {
         let mut queue = self.queue.lock();
-        if !queue.closed && !queue.wake {
+        queue.due_ns = due_ns;
+        if !queue.closed && !queue.wake && !queue.is_due() {
             self.changed.wait_for(&mut queue, tick);
         }
         queue.wake = false;
+        queue.newest_ns = None;
         queue.bytes = 0;
         let items = std::mem::take(&mut queue.items);
         let notices = std::mem::take(&mut queue.notices);
@@ -129,6 +139,10 @@ impl Inbox {
 }
 
 impl Queue {
+    fn is_due(&self) -> bool {
+        self.due_ns.zip(self.newest_ns).is_some_and(|(due, newest)| newest >= due)
+    }
+
     /// Takes out the oldest units up to the next keyframe; caps stay.
     fn drop_group(&mut self, dropped: &mut Vec<Item>) {
         let key = |item: &Item| matches!(item, Item::Unit(unit) if unit.key);

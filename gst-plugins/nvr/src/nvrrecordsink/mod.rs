@@ -4,12 +4,15 @@ mod ask;
 pub mod catalog;
 pub mod checksum;
 mod clips;
+mod cut;
 mod ear;
 mod file;
 mod imp;
 mod inbox;
+mod memory;
 mod notice;
 mod report;
+pub mod stepwise;
 #[cfg(test)]
 mod tests;
 pub mod tiers;
@@ -24,6 +27,7 @@ use nvr_core::segment::trigger::{Demand, When};
 
 pub use clips::{Clip, Done};
 pub use report::{Doing, Report};
+pub use tiers::TierReport;
 pub(crate) use worker::{now_us, steady_ns};
 
 glib::wrapper! {
@@ -85,6 +89,12 @@ impl NvrRecordSink {
     /// What the recorder is doing.
     pub fn report(&self) -> Report {
         self.imp().report()
+    }
+
+    /// Its storage tiers as they were found at the last look, which comes every few seconds; none where there is but
+    /// the one place.
+    pub fn tiers(&self) -> Vec<TierReport> {
+        self.imp().tiers()
     }
 }
 

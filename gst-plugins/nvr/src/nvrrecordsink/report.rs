@@ -7,6 +7,7 @@ use nvr_core::segment::trigger::{Demand, Reason};
 use super::NvrRecordSink;
 use super::clips::Clip;
 use super::file::SegmentFile;
+use super::tiers::TierReport;
 
 /// What a recorder is doing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -80,6 +81,19 @@ impl Voice {
         self.post(structure.build());
     }
 
+    /// A tier is missing, or back.
+    pub fn tier(&self, report: &TierReport, source_id: u32) {
+        self.post(
+            gst::Structure::builder("nvr-tier-state")
+                .field("source-id", source_id)
+                .field("tier", report.tier)
+                .field("location", report.location.as_str())
+                .field("state", report.state())
+                .field("reason", report.error.as_deref().unwrap_or_default())
+                .build(),
+        );
+    }
+
     pub fn segment(&self, segment: &SegmentFile, source_id: u32) {
         let reason = segment.cause.reason.map_or("", Reason::name);
         self.post(
@@ -105,6 +119,7 @@ impl Voice {
                 .field("start", clip.start_us.max(0) as u64)
                 .field("end", clip.end_us.max(0) as u64)
                 .field("bytes", clip.bytes)
+                .field("missing", clip.missing)
                 .build(),
             Err(error) => structure.field("error", error.as_str()).build(),
         });

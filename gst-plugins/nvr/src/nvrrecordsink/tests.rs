@@ -9,6 +9,7 @@ use nvr_core::detection::{CaptureTime, Clock, Detection, FrameFacts};
 use nvr_core::geometry::Rect;
 
 use super::catalog::{FILE, Oldest, Recording, Store};
+use super::volume::IDENTITY;
 use super::{Clip, Doing, NvrRecordSink};
 use crate::meta;
 
@@ -55,6 +56,18 @@ fn begin(pad: &gst::Pad, caps: &gst::Caps) {
     assert!(pad.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
 }
 
+/// Coded video of a width and a rate.
+fn units(width: i32, fps: i32) -> gst::Caps {
+    gst::Caps::builder("video/x-h264")
+        .field("stream-format", "avc")
+        .field("alignment", "au")
+        .field("codec_data", gst::Buffer::from_slice([1, 66, 0, 10]))
+        .field("width", width)
+        .field("height", 360)
+        .field("framerate", gst::Fraction::new(fps, 1))
+        .build()
+}
+
 impl Rig {
     fn new(properties: &[(&str, &str)]) -> Self {
         init();
@@ -77,15 +90,7 @@ impl Rig {
         let video = source("video", &sink.static_pad("video").unwrap());
         let frames = source("frames", &sink.request_pad_simple("frames").unwrap());
         sink.set_state(gst::State::Playing).unwrap();
-        let units = gst::Caps::builder("video/x-h264")
-            .field("stream-format", "avc")
-            .field("alignment", "au")
-            .field("codec_data", gst::Buffer::from_slice([1, 66, 0, 10]))
-            .field("width", 640)
-            .field("height", 360)
-            .field("framerate", gst::Fraction::new(10, 1))
-            .build();
-        begin(&video, &units);
+        begin(&video, &units(640, 10));
         begin(&frames, &gst::Caps::builder("video/x-raw").field("format", "NV12").build());
         Self { sink, bus, video, frames, folder, next: 0 }
     }
@@ -445,4 +450,89 @@ fn a_disk_that_fails_is_no_place_to_record_to() {
     let error = rig.sink.start_recording(None, None).unwrap_err();
     assert!(error.starts_with("camera 3 cannot be recorded now: ") && error.contains("mounted"), "{error}");
     assert_eq!(rig.sink.report().doing, Doing::Failing);
+}
+
+/// A camera that reconnects and changes its picture while the disk is away loses nothing that fits into memory.
+#[test]
+fn what_waits_for_the_disk_is_kept_whatever_the_camera_does() {
+    let mut rig = Rig::new(&[("volume-id", "another")]);
+    rig.state("failing");
+    rig.until(2.0);
+    rig.video.push_event(gst::event::FlushStart::new());
+    rig.video.push_event(gst::event::FlushStop::new(false));
+    begin(&rig.video, &units(640, 10));
+    rig.until(4.0);
+    assert!(rig.video.push_event(gst::event::Caps::new(&units(1280, 10))));
+    rig.until(6.0);
+    fs::write(rig.folder.path().join(IDENTITY), "another\n").unwrap();
+    rig.until(6.1);
+    // The next attempt comes with the next picture after the pause.
+    let deadline = Instant::now() + TIMEOUT;
+    while rig.stat("segments") == 0 {
+        assert!(Instant::now() < deadline, "{:?}", rig.sink.property::<gst::Structure>("stats"));
+        let next = rig.next as f64 / 10.0;
+        rig.until(next + 0.1);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pictures = rig.next;
+    assert_eq!(rig.stat("lost"), 0);
+    let rows = rig.rows();
+    assert_eq!(rows.iter().map(|row| row.width).collect::<Vec<_>>(), [640, 640, 1280]);
+    assert_eq!(rows.iter().map(|row| row.frames).sum::<u64>(), pictures, "{rows:?}");
+}
+
+/// A camera that finds out how fast it is goes on in the same file.
+#[test]
+fn another_rate_is_no_other_stream() {
+    let mut rig = Rig::new(&[("mode", "continuous"), ("segment-duration", "60")]);
+    rig.until(1.5);
+    assert!(rig.video.push_event(gst::event::Caps::new(&units(640, 5))));
+    rig.until(3.0);
+    let rows = rig.rows();
+    assert_eq!((rows.len(), rows[0].frames), (1, 30), "{rows:?}");
+}
+
+/// Sound of a camera whose pictures have stopped is written as it comes.
+#[test]
+fn sound_without_pictures_does_not_wait_for_them() {
+    let mut rig = Rig::new(&[("mode", "continuous"), ("segment-duration", "600")]);
+    let audio = source("audio", &rig.sink.request_pad_simple("audio").unwrap());
+    let caps = gst::Caps::builder("audio/x-opus").field("channels", 1).field("rate", 48_000).build();
+    begin(&audio, &caps);
+    rig.until(1.0);
+    rig.wait_for("written", 10);
+    for tenth in 10..200 {
+        audio.push(Rig::buffer(tenth, 1000)).unwrap();
+    }
+    let path = rig.folder.path().join(nvr_core::segment::name::path(SOURCE, BASE, 0));
+    let deadline = Instant::now() + TIMEOUT;
+    // All but the last two fragments.
+    while fs::metadata(&path).map_or(0, |file| file.len()) < 178 * 1000 {
+        assert!(Instant::now() < deadline, "{:?}", fs::metadata(&path));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(rig.rows().len(), 1);
+}
+
+#[test]
+fn a_tier_with_an_address_that_is_none_is_an_error_at_the_start() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    for (property, location) in
+        [("cold-location", "s3:nonsense"), ("warm-location", "s3:https://store.example")]
+    {
+        let sink = gst::ElementFactory::make("nvrrecordsink")
+            .property("location", folder.path().to_str().unwrap())
+            .property(property, location)
+            .build()
+            .unwrap();
+        let bus = gst::Bus::new();
+        sink.set_bus(Some(&bus));
+        assert!(sink.set_state(gst::State::Paused).is_err());
+        let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+        let text = error.debug().unwrap_or_default();
+        assert!(text.contains(property) && text.contains("s3:https://host"), "{text}");
+        sink.set_state(gst::State::Null).unwrap();
+    }
 }

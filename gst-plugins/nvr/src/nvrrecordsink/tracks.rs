@@ -15,6 +15,13 @@ pub struct Recorded {
     pub usual_ns: i64,
 }
 
+impl Recorded {
+    /// Whether units of the two can be in one file.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.track, self.codec) == (&other.track, other.codec)
+    }
+}
+
 fn config(s: &gst::StructureRef) -> Option<Vec<u8>> {
     let buffer = s.get::<gst::Buffer>("codec_data").ok()?;
     let map = buffer.map_readable().ok()?;

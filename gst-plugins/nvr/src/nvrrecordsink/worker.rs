@@ -30,8 +30,10 @@ use super::tracks::{self, Recorded};
 use super::volume::{Volume, VolumeError};
 use super::{Mode, NvrRecordSink};
 
-/// How often the thread looks by itself.
-const TICK: Duration = Duration::from_millis(250);
+/// How often the thread looks by itself. It is woken when there is something to write.
+const TICK: Duration = Duration::from_millis(600);
+/// After this long there may be room on a disk that was full.
+const ROOM: Duration = Duration::from_millis(100);
 /// Without new media for this long, what waits is written.
 const IDLE: Duration = Duration::from_millis(700);
 /// A larger jump of the timestamps ends a segment.
@@ -54,6 +56,20 @@ pub struct Counters {
     pub clips: AtomicU64,
     pub recording: AtomicBool,
     pub buffered: AtomicU64,
+}
+
+impl Counters {
+    /// A unit is in a file, or about to be.
+    pub(super) fn taken(&self, unit: &Unit) {
+        self.written.fetch_add(u64::from(unit.medium == Medium::Video), Ordering::Relaxed);
+        self.bytes.fetch_add(unit.buffer.size() as u64, Ordering::Relaxed);
+    }
+
+    /// It is not after all.
+    pub(super) fn returned(&self, unit: &Unit) {
+        self.written.fetch_sub(u64::from(unit.medium == Medium::Video), Ordering::Relaxed);
+        self.bytes.fetch_sub(unit.buffer.size() as u64, Ordering::Relaxed);
+    }
 }
 
 /// What others ask of a recorder.
@@ -127,21 +143,22 @@ impl Trouble {
 }
 
 pub struct Worker {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     voice: Arc<Voice>,
     volume: Option<Volume>,
     guard: Option<Guard>,
     limits: Arc<Mutex<Limits>>,
     ear: Option<Ear>,
-    video: Option<Recorded>,
+    pub(super) video: Option<Arc<Recorded>>,
     audio: Option<Recorded>,
-    segment: Option<SegmentFile>,
+    pub(super) segment: Option<SegmentFile>,
     /// The next keyframe of the video begins a segment.
     cut: bool,
-    kept: PreBuffer<Unit>,
+    /// Each unit with the stream that it is of.
+    pub(super) kept: PreBuffer<(Unit, Option<Arc<Recorded>>)>,
     backoff: Backoff,
     /// While writing fails: when to try again.
-    failing: Option<Instant>,
+    pub(super) failing: Option<Instant>,
     trigger: Trigger,
     demand: Option<Demand>,
     /// The newest picture when that began: running time, and capture time in microseconds since 1970.
@@ -151,7 +168,7 @@ pub struct Worker {
     /// Why it is recorded now.
     cause: Cause,
     /// What was wanted is only in memory: writing failed.
-    owes: bool,
+    pub(super) owes: bool,
     sightings: Sightings,
     events: u64,
     /// The newest picture: running time, capture time in microseconds since 1970, and when it came.
@@ -206,9 +223,11 @@ impl Worker {
         // Leftovers of the last run are taken care of before there is anything new, where the disk is there.
         let settings = self.shared.settings.lock().clone();
         if let Err(trouble) = self.mount(&settings) {
-            self.fail(&trouble);
+            self.fail(&trouble, &settings);
         }
-        while let Some(batch) = self.shared.inbox.take(TICK) {
+        loop {
+            let due_ns = self.segment.as_ref().filter(|_| !self.must_wait()).and_then(SegmentFile::due_ns);
+            let Some(batch) = self.shared.inbox.take(TICK, due_ns) else { break };
             let settings = self.shared.settings.lock().clone();
             self.follow(&settings);
             self.listen(&settings);
@@ -220,8 +239,15 @@ impl Worker {
             self.save_due(&settings, false);
             self.tell(&settings);
         }
-        self.finish();
         let settings = self.shared.settings.lock().clone();
+        // The last attempt.
+        self.failing = self.failing.map(|_| Instant::now());
+        self.finish(&settings);
+        self.give_up(&settings);
+        if self.owes {
+            let lost = self.kept.drain().count() as u64;
+            self.shared.counters.lost.fetch_add(lost, Ordering::Relaxed);
+        }
         self.heed(&settings);
         self.save_due(&settings, true);
         self.cutter.end();
@@ -230,10 +256,10 @@ impl Worker {
     fn work(&mut self, items: VecDeque<Item>, settings: &Settings) {
         for item in items {
             match item {
-                Item::Caps(medium, caps) => self.caps(medium, &caps),
+                Item::Caps(medium, caps) => self.caps(medium, &caps, settings),
                 Item::Unit(unit) => self.unit(unit, settings),
                 Item::End(seqnum) => {
-                    self.finish();
+                    self.finish(settings);
                     self.voice.end(seqnum);
                 }
             }
@@ -241,14 +267,10 @@ impl Worker {
         let silent = self.last_media.elapsed() > IDLE;
         if (silent || settings.mode == Mode::Off) && self.segment.is_some() && self.reason(settings).is_none()
         {
-            self.finish();
+            self.finish(settings);
         }
-        if silent
-            && let Some(segment) = &mut self.segment
-            && let Err(error) = segment.flush(None)
-        {
-            let path = segment.path.clone();
-            self.fail(&Trouble::Io { path, error });
+        if silent && !self.must_wait() {
+            self.write(None, settings);
         }
         let counters = &self.shared.counters;
         counters.recording.store(self.segment.is_some(), Ordering::Relaxed);
@@ -273,7 +295,9 @@ impl Worker {
     /// Hears what the broker says was seen.
     fn listen(&mut self, settings: &Settings) {
         if !self.shared.listens(settings) {
-            self.ear = None;
+            if let Some(ear) = self.ear.take() {
+                ear.leave();
+            }
         } else if self.ear.is_none() && !self.deaf {
             let observer = Arc::downgrade(&self.shared);
             let opened = Ear::open(&settings.broker, settings.source_id, move |_| {
@@ -379,7 +403,7 @@ impl Worker {
         }
     }
 
-    fn caps(&mut self, medium: Medium, caps: &gst::Caps) {
+    fn caps(&mut self, medium: Medium, caps: &gst::Caps, settings: &Settings) {
         match medium {
             Medium::Video => {
                 let new = tracks::video(caps);
@@ -388,12 +412,7 @@ impl Worker {
                         "such video cannot be recorded: {caps}; put h264parse or h265parse before"
                     ));
                 }
-                if new != self.video {
-                    self.finish();
-                    // What was kept belongs to the old stream.
-                    self.kept.clear();
-                    self.video = new;
-                }
+                self.turn_to(new.map(Arc::new), settings);
             }
             Medium::Audio => {
                 let new = tracks::audio(caps);
@@ -453,7 +472,8 @@ impl Worker {
             if self.owes && !self.must_wait() {
                 self.pour(None, settings);
             }
-            self.finish();
+            self.finish(settings);
+            self.give_up(settings);
             if settings.mode == Mode::Off {
                 self.kept.clear();
             } else {
@@ -464,7 +484,7 @@ impl Worker {
         };
         self.explain(reason, settings);
         if self.must_wait() {
-            self.owe(unit, settings);
+            self.put(unit, settings);
             return;
         }
         if self.segment.is_none() && !self.kept.is_empty() {
@@ -505,46 +525,22 @@ impl Worker {
         }
     }
 
-    /// Writes what waits in memory, from `from_ns` on.
-    fn pour(&mut self, from_ns: Option<i64>, settings: &Settings) {
-        if let Some(from_ns) = from_ns {
-            self.kept.trim(from_ns / 1000);
-        }
-        self.owes = false;
-        let waiting: Vec<_> = self.kept.drain().collect();
-        for unit in waiting {
-            self.put(unit, settings);
-        }
-    }
-
-    /// Keeps what was wanted until it can be written.
-    fn owe(&mut self, unit: Unit, settings: &Settings) {
-        self.owes = true;
-        self.keep(unit, settings, i64::MAX);
-    }
-
-    fn keep(&mut self, unit: Unit, settings: &Settings, span_us: i64) {
-        if unit.gap {
-            self.kept.clear();
-        }
-        let (time_us, bytes, key) = (unit.dts_ns / 1000, unit.buffer.size(), unit.key);
-        let forgotten = self.kept.push(unit, time_us, bytes, key, span_us, settings.buffer_bytes as usize);
-        if self.failing.is_some() {
-            self.shared.counters.lost.fetch_add(forgotten as u64, Ordering::Relaxed);
-        }
-    }
-
-    fn put(&mut self, unit: Unit, settings: &Settings) {
-        if self.must_wait() {
-            self.owe(unit, settings);
-            return;
-        }
+    pub(super) fn put(&mut self, unit: Unit, settings: &Settings) {
         if let Some(segment) = &self.segment {
             let long = segment.age_ns(unit.dts_ns) >= settings.segment_duration as i64 * 1_000_000_000;
             let torn = !segment.follows(&unit, JUMP_NS) || (unit.gap && unit.medium == Medium::Video);
-            if torn || (unit.key && (long || self.cut)) {
-                self.finish();
+            let cut = torn || (unit.key && self.cut);
+            if cut || (unit.key && long) {
+                self.finish(settings);
             }
+            // Where a disk is full, a segment may go on for longer than it should, but not with another stream.
+            if cut {
+                self.give_up(settings);
+            }
+        }
+        if self.must_wait() {
+            self.wait(unit, settings);
+            return;
         }
         if self.segment.is_none() {
             if !unit.key {
@@ -554,27 +550,39 @@ impl Worker {
                 return;
             }
             if let Err(trouble) = self.begin(&unit, settings) {
-                self.fail(&trouble);
+                self.fail(&trouble, settings);
                 self.owe(unit, settings);
                 return;
             }
         }
         let Some(segment) = &mut self.segment else { return };
-        let written = unit.buffer.size() as u64;
-        let (path, video) = (segment.path.clone(), unit.medium == Medium::Video);
         if let Some((_, to_us)) =
             segment.asked_us.as_mut().filter(|_| self.cause.reason == Some(Reason::OnDemand))
         {
             *to_us = (*to_us).max((unit.capture.unix_ns / 1000) as i64);
         }
-        match segment.push(unit) {
-            Ok(()) => {
-                if video {
-                    self.shared.counters.written.fetch_add(1, Ordering::Relaxed);
-                }
-                self.shared.counters.bytes.fetch_add(written, Ordering::Relaxed);
+        if segment.is_due(&unit) {
+            self.write((unit.medium == Medium::Video).then_some(unit.dts_ns), settings);
+        }
+        self.wait(unit, settings);
+    }
+
+    /// Writes what waits for the segment. `next_ns`: when the next picture is decoded, where that is known.
+    fn write(&mut self, next_ns: Option<i64>, settings: &Settings) {
+        let Some(segment) = &mut self.segment else { return };
+        match segment.flush(next_ns) {
+            Ok(()) => self.succeed(),
+            Err(error) => {
+                let path = segment.path.clone();
+                self.fail(&Trouble::Io { path, error }, settings);
             }
-            Err(error) => self.fail(&Trouble::Io { path, error }),
+        }
+    }
+
+    fn succeed(&mut self) {
+        if self.failing.take().is_some() {
+            self.backoff.reset();
+            self.trouble = None;
         }
     }
 
@@ -616,25 +624,25 @@ impl Worker {
         self.segment = Some(segment);
         self.note_sightings();
         self.note_open(settings.source_id);
-        if self.failing.take().is_some() {
-            self.backoff.reset();
-            self.trouble = None;
-        }
+        self.succeed();
         self.shared.counters.segments.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Ends the segment that is being written.
-    fn finish(&mut self) {
-        let Some(mut segment) = self.segment.take() else { return };
-        let result = segment.flush(None);
-        self.end(&segment);
-        if let Err(error) = result {
-            self.fail(&Trouble::Io { path: segment.path, error });
+    /// Ends the segment that is being written, where its end can be.
+    pub(super) fn finish(&mut self, settings: &Settings) {
+        if self.must_wait() {
+            return;
+        }
+        self.write(None, settings);
+        if self.failing.is_none()
+            && let Some(segment) = self.segment.take()
+        {
+            self.end(&segment);
         }
     }
 
-    fn end(&self, segment: &SegmentFile) {
+    pub(super) fn end(&self, segment: &SegmentFile) {
         let source_id = self.shared.settings.lock().source_id;
         if segment.frames == 0
             && let Some(volume) = &self.volume
@@ -682,19 +690,22 @@ impl Worker {
         guard.keeper.send(Order::Note(Box::new(entry)));
     }
 
-    /// Writing failed. What was written stays; the rest is tried again.
-    fn fail(&mut self, trouble: &Trouble) {
+    /// Writing failed. What was written stays, and the rest is tried again: in the same file where the disk is full, so
+    /// that nothing is missing once there is room; in another one elsewhere, since the file may be gone for good.
+    fn fail(&mut self, trouble: &Trouble, settings: &Settings) {
         self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
-        if let Some(segment) = self.segment.take() {
-            self.end(&segment);
-        }
         if trouble.full()
             && let (Some(volume), Some(guard)) = (&self.volume, &self.guard)
         {
             guard.keeper.send(Order::Room(volume.clone()));
         }
         let first = self.failing.is_none();
-        self.failing = Some(Instant::now() + self.backoff.next_delay(0.0));
+        // Room is made at once.
+        let delay = if first && trouble.full() { ROOM } else { self.backoff.next_delay(0.0) };
+        self.failing = Some(Instant::now() + delay);
+        if !trouble.full() {
+            self.give_up(settings);
+        }
         self.trouble = Some(trouble.to_string());
         let source_id = self.shared.settings.lock().source_id;
         if first {

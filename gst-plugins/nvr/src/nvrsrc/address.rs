@@ -25,6 +25,13 @@ pub struct Remote {
     pub password: Option<String>,
 }
 
+impl Remote {
+    /// Whether this is RTSP without TLS or a tunnel.
+    pub fn is_plain(&self) -> bool {
+        self.uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("rtsp://"))
+    }
+}
+
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Remote").field("uri", &redact(&self.uri)).finish_non_exhaustive()

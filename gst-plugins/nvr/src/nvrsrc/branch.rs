@@ -201,8 +201,9 @@ impl Inlet {
         let hint = Some(self.hint.load(Ordering::Relaxed)).filter(|hint| *hint != NO_TIME);
         let known = outside(pts).or_else(|| hint.map(gst::ClockTime::from_nseconds));
         let pts = known.unwrap_or(now);
-        // Jitter buffers write the time of arrival as decoding time, demuxers the decoding time.
-        let arrival = outside(dts).unwrap_or(now);
+        // Jitter buffers write the time of arrival as decoding time, demuxers the decoding time, and the light receiver
+        // nothing of use.
+        let arrival = outside(dts).filter(|_| !shared.light).unwrap_or(now);
         if meta::facts(&buffer).capture.is_none() {
             let facts = FrameFacts {
                 capture: Some(capture_time(&shared.flow, None, pts, now)),

@@ -28,6 +28,14 @@
 //! all that was said before. Where the camera's timestamps jump by more than 10 s from the time of arrival, they are
 //! moved back to it.
 //!
+//! With `receiver=auto`, cameras that send over TCP without TLS are received by one thread of the process, named
+//! `nvr-receive`, with a tenth of the system calls of `rtspsrc` and none of its threads. There is no jitter buffer
+//! then: `latency` is what downstream is told, so that a sink that keeps time waits for late pictures. With
+//! `decode=none`, that thread looks at the socket 25 times a second and hands units straight on to a sink that never
+//! waits, such as `nvrrecordsink`; else it does as soon as something comes, and the decoder has a thread of its own.
+//! All other cameras, and those that answer this receiver with an error, are received by `rtspsrc`, until `uri`,
+//! credentials or `receiver` change.
+//!
 //! Files are played at their own pace, as a camera would send them.
 //!
 //! Each connection is a pipeline of its own inside the element, made and taken down by one thread, which is why
@@ -38,7 +46,8 @@
 //! Element message `nvr-source-state` at every change: `source-id` (guint), `state` (string: `connecting`,
 //! `playing`, `stalled`, `unauthorised` or `lost`), `uri` (string, without user, password and other secrets),
 //! `reason` (string, empty where there is none), and with `playing` the factory name of the `decoder` (string, absent
-//! without one), `codec` (string, media type of the video) and `audio` (string, media type, absent without audio).
+//! without one), `codec` (string, media type of the video), `audio` (string, media type, absent without audio) and
+//! `receiver` (string, `light` or `rtspsrc`, absent for what is not RTSP).
 //! One warning message marks the beginning of each outage.
 //!
 //! ## Example pipelines
@@ -61,7 +70,7 @@ use gst_rtsp::RTSPLowerTrans;
 use parking_lot::Mutex;
 
 use super::{
-    Decode, Hwaccel, TlsValidation,
+    Decode, Hwaccel, Receiver, TlsValidation,
     address::{self, Address},
     codec,
     flow::Flow,
@@ -95,6 +104,7 @@ pub struct Settings {
     pub user_pw: Option<String>,
     pub r#loop: bool,
     pub tls_validation: TlsValidation,
+    pub receiver: Receiver,
 }
 
 impl Default for Settings {
@@ -113,6 +123,7 @@ impl Default for Settings {
             user_pw: None,
             r#loop: false,
             tls_validation: TlsValidation::Full,
+            receiver: Receiver::Auto,
         }
     }
 }
@@ -248,6 +259,7 @@ impl NvrSrc {
 
     fn stats(&self) -> gst::Structure {
         let source_id = self.settings.lock().source_id;
+        let now = self.obj().current_running_time();
         let running = self.running.lock();
         let builder = gst::Structure::builder("nvrsrc-stats").field("source-id", source_id);
         let Some(running) = running.as_ref() else { return builder.field("state", "stopped").build() };
@@ -255,8 +267,8 @@ impl NvrSrc {
         let interval = flow.gate.lock().keyframe_interval();
         let rate = {
             let mut stream = flow.stream.lock();
-            let last = stream.last_time.map_or(0, gst::ClockTime::nseconds);
-            stream.meter.rate(last)
+            let now = stream.last_time.max(now).map_or(0, gst::ClockTime::nseconds);
+            stream.meter.rate(now)
         };
         let counters = &flow.counters;
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -274,6 +286,7 @@ impl NvrSrc {
             .field("decoder", status.decoder.unwrap_or_default())
             .field("codec", status.codec.unwrap_or_default())
             .field("audio", status.audio.unwrap_or_default())
+            .field("receiver", status.receiver.unwrap_or_default())
             .field("units", get(&counters.units))
             .field("bytes", get(&counters.bytes))
             .field("skipped", get(&counters.skipped))
@@ -405,6 +418,11 @@ impl ObjectImpl for NvrSrc {
                     )
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecEnum::builder::<Receiver>("receiver")
+                    .nick("Receiver")
+                    .blurb("What receives RTSP. A change while playing reconnects")
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb("State of the connection and counters since the element was started")
@@ -435,11 +453,12 @@ impl ObjectImpl for NvrSrc {
                 "user-pw" => settings.user_pw = value.get().unwrap_or_default(),
                 "loop" => settings.r#loop = value.get().unwrap_or_default(),
                 "tls-validation" => settings.tls_validation = value.get().unwrap_or_default(),
+                "receiver" => settings.receiver = value.get().unwrap_or_default(),
                 _ => {}
             }
         }
         match pspec.name() {
-            "uri" | "user-id" | "user-pw" | "tls-validation" => self.reconnect(),
+            "uri" | "user-id" | "user-pw" | "tls-validation" | "receiver" => self.reconnect(),
             "max-fps" => self.apply_rates(),
             "decode" => {
                 self.apply_rates();
@@ -469,6 +488,7 @@ impl ObjectImpl for NvrSrc {
             "user-id" => settings.user_id.to_value(),
             "loop" => settings.r#loop.to_value(),
             "tls-validation" => settings.tls_validation.to_value(),
+            "receiver" => settings.receiver.to_value(),
             // GObject asks for nothing that is not declared readable.
             _ => pspec.default_value().clone(),
         }

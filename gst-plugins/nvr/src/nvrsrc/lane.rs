@@ -19,6 +19,8 @@ use super::imp::CAT;
 /// What may wait for a slow branch: some ten seconds of a large camera. More drops the oldest, up to a keyframe.
 const LIMIT_BYTES: usize = 16 << 20;
 const LIMIT_ITEMS: usize = 2000;
+/// The query that a sink answers whose pads never make anybody wait.
+pub const NEVER_WAITS: &str = "nvr-never-waits";
 /// How long releasing a pad waits for what follows it before that is flushed.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -156,6 +158,8 @@ struct State {
     caps: Option<gst::Caps>,
     /// Stream start and segment are out.
     opened: bool,
+    /// What follows never waits, so the thread is not needed.
+    prompt: bool,
 }
 
 /// Counters since the element was started.
@@ -234,6 +238,8 @@ impl Lane {
     pub fn reconfigure(&self) {
         let caps = {
             let mut state = self.state.lock();
+            // Another may follow.
+            state.prompt = false;
             let refused = std::mem::take(&mut state.refused);
             state.caps.clone().filter(|_| !refused)
         };
@@ -325,8 +331,13 @@ impl Lane {
         state.bytes += buffer.size();
         state.items.push_back(Item::Buffer(buffer));
         self.make_room(&mut state);
-        drop(state);
-        self.wake.notify_all();
+        if state.prompt {
+            drop(state);
+            while self.step() {}
+        } else {
+            drop(state);
+            self.wake.notify_all();
+        }
     }
 
     /// Drops the oldest units up to a keyframe while there are too many.
@@ -409,20 +420,28 @@ impl Lane {
 
     /// One turn of the thread: an item, or the end.
     fn turn(&self) {
+        let mut state = self.state.lock();
+        while state.active && (state.items.is_empty() || state.pushing) {
+            self.wake.wait(&mut state);
+        }
+        let active = state.active;
+        drop(state);
+        if active {
+            self.step();
+        } else {
+            // Fails only for a pad without a thread, and this is it.
+            let _ = self.pad.pause_task();
+        }
+    }
+
+    /// Pushes an item, where there is one and nobody else pushes. Returns whether it did.
+    fn step(&self) -> bool {
         let (item, opened) = {
             let mut state = self.state.lock();
-            let item = loop {
-                if !state.active {
-                    drop(state);
-                    // Fails only for a pad without a thread, and this is it.
-                    let _ = self.pad.pause_task();
-                    return;
-                }
-                if let Some(item) = state.items.pop_front() {
-                    break item;
-                }
-                self.wake.wait(&mut state);
-            };
+            if !state.active || state.pushing {
+                return false;
+            }
+            let Some(item) = state.items.pop_front() else { return false };
             if let Item::Buffer(buffer) = &item {
                 state.bytes = state.bytes.saturating_sub(buffer.size());
             }
@@ -438,8 +457,13 @@ impl Lane {
         let result = self.push(item, opened);
         let mut state = self.state.lock();
         state.pushing = false;
+        // Only who takes the pad away waits for this.
+        let awaited = !state.active;
         self.after_push(state, result);
-        self.wake.notify_all();
+        if awaited {
+            self.wake.notify_all();
+        }
+        true
     }
 
     fn push(&self, item: Item, opened: bool) -> Result<(), gst::FlowError> {
@@ -453,6 +477,8 @@ impl Lane {
                     let segment = gst::FormattedSegment::<gst::ClockTime>::new();
                     self.pad.push_event(gst::event::Segment::new(&segment));
                 }
+                let prompt = self.never_waits();
+                self.state.lock().prompt = prompt;
                 Ok(())
             }
             Item::Buffer(buffer) => {
@@ -472,6 +498,13 @@ impl Lane {
                 Ok(())
             }
         }
+    }
+
+    /// Whether what follows is a sink that says so of itself.
+    fn never_waits(&self) -> bool {
+        let Some(sink) = self.pad.peer().and_then(|peer| peer.parent_element()) else { return false };
+        let mut query = gst::query::Custom::new(gst::Structure::new_empty(NEVER_WAITS));
+        sink.num_src_pads() == 0 && self.pad.peer_query(&mut query)
     }
 
     fn stream_start(&self) -> gst::Event {

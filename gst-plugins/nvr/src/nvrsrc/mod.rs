@@ -8,6 +8,7 @@ mod flow;
 mod gate;
 mod imp;
 mod lane;
+mod light;
 mod login;
 mod outlet;
 mod pads;
@@ -17,6 +18,8 @@ mod tap;
 mod worker;
 
 use gst::{glib, prelude::*};
+
+pub use lane::NEVER_WAITS;
 
 glib::wrapper! {
     pub struct NvrSrc(ObjectSubclass<imp::NvrSrc>) @extends gst::Element, gst::Object;
@@ -54,6 +57,23 @@ pub enum Decode {
     Keyframes,
     #[enum_value(name = "None: no decoder is loaded, the pad video stays silent", nick = "none")]
     None,
+}
+
+/// What receives RTSP.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, glib::Enum)]
+#[enum_type(name = "GstNvrSrcReceiver")]
+#[repr(i32)]
+pub enum Receiver {
+    #[default]
+    #[enum_value(name = "Auto: light over TCP without TLS, rtspsrc else", nick = "auto")]
+    Auto,
+    #[enum_value(
+        name = "Rtspsrc: GStreamer's element, with threads of its own for each camera",
+        nick = "rtspsrc"
+    )]
+    Rtspsrc,
+    #[enum_value(name = "Light: one thread for all cameras of the process, and nothing else", nick = "light")]
+    Light,
 }
 
 /// How a camera's certificate is checked.

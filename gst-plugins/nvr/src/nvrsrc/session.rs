@@ -16,7 +16,7 @@ use super::{
     flow::{Flow, Timeline},
     imp::CAT,
     lane::Kind,
-    outlet,
+    light, outlet,
     sources::depayloader,
     tap::Tap,
     worker::{Mailbox, Report},
@@ -35,6 +35,8 @@ pub struct Plan {
     pub avoid_hardware: bool,
     /// Whether there is to be a decoder at all.
     pub decode: bool,
+    /// Whether to receive with little work where that is possible.
+    pub light: bool,
     /// Whether the camera is asked for audio.
     pub audio: bool,
     pub tls_validation: TlsValidation,
@@ -57,6 +59,7 @@ pub struct Session {
     pub pipeline: gst::Pipeline,
     pub outlet: gst::Pad,
     pub shared: Arc<Shared>,
+    light: Mutex<Option<light::Connection>>,
 }
 
 /// What the callbacks of one connection share.
@@ -70,6 +73,7 @@ pub struct Shared {
     hwaccel: Hwaccel,
     avoid_hardware: bool,
     decode: bool,
+    pub light: bool,
     /// Held while elements are added and started, and while the end of the connection is declared, so that nothing
     /// is started in a pipeline that is being stopped. Nothing waits for the worker with this lock held.
     pub stopping: Mutex<bool>,
@@ -111,13 +115,14 @@ impl Session {
             hwaccel: plan.hwaccel,
             avoid_hardware: plan.avoid_hardware,
             decode: plan.decode,
+            light: plan.light,
             stopping: Mutex::new(false),
             linked: Default::default(),
             untrusted: AtomicBool::new(false),
             found: Mutex::default(),
             untaken: Mutex::default(),
         });
-        let session = Self { pipeline, outlet, shared };
+        let session = Self { pipeline, outlet, shared, light: Mutex::default() };
         session.set_up(plan).inspect_err(|_| session.tear_down())?;
         Ok(session)
     }
@@ -128,12 +133,21 @@ impl Session {
         let clock = self.shared.flow.element.upgrade().and_then(|element| element.clock());
         self.pipeline.use_clock(Some(&clock.unwrap_or_else(gst::SystemClock::obtain)));
         match &plan.address {
+            // Its pads are no elements': the pipeline has to run before anything comes.
+            Address::Rtsp(_) if plan.light => {}
             Address::Rtsp(remote) => self.rtsp(plan, remote)?,
             Address::Http(remote) => self.http(plan, remote)?,
             Address::File(path) => self.file(path)?,
             Address::Test(settings) => self.test(settings)?,
         }
         self.pipeline.set_state(gst::State::Playing)?;
+        if let Address::Rtsp(remote) = &plan.address
+            && plan.light
+        {
+            let light = light::Connection::start(&self.shared, remote, plan, &self.outlet)
+                .map_err(|error| glib::bool_error!("there is no thread to connect with: {error}"))?;
+            *self.light.lock() = Some(light);
+        }
         Ok(())
     }
 
@@ -148,9 +162,18 @@ impl Session {
             bus.set_flushing(true);
             bus.unset_sync_handler();
         }
+        let light = self.light.lock().take();
+        if let Some(light) = light {
+            light.stop();
+        }
         // Going to NULL does not fail for any element that this is made of, and nothing could be done about it.
         let _ = self.pipeline.set_state(gst::State::Null);
         let _ = self.outlet.set_active(false);
+    }
+
+    /// Does what has to be done now and then; the reason where the connection cannot go on.
+    pub fn tend(&self) -> Result<(), Report> {
+        self.light.lock().as_ref().map_or(Ok(()), light::Connection::tend)
     }
 
     /// What was found at the camera so far.
@@ -300,16 +323,22 @@ impl Shared {
         if let Keys::By(parser) = keys {
             chain.push(parser);
         }
-        let tap = Tap::new(self, Kind::Encoded, unmarked).upcast();
+        let tap = Tap::new(self, Kind::Encoded, unmarked);
         if !self.decode {
-            chain.push(tap);
+            chain.push(tap.upcast());
             return Ok((chain, false));
         }
         let codec::Chain { parser, decoder, hardware } =
             codec::chain(&coded, self.hwaccel, self.avoid_hardware).map_err(|error| error.to_string())?;
         let name = decoder.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
         self.found.lock().decoder = Some((name, hardware));
-        chain.push(tap);
+        if self.light {
+            // The thread that receives all cameras decodes none.
+            let queue = tap.queue().map_err(|error| format!("{error}; is its plugin installed?"))?;
+            chain.extend([tap.upcast(), queue]);
+        } else {
+            chain.push(tap.upcast());
+        }
         chain.extend(parser);
         chain.push(decoder);
         if !hardware {

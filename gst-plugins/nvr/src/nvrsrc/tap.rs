@@ -38,6 +38,33 @@ impl Tap {
         tap.imp().input.lock().unmarked = unmarked;
         tap
     }
+
+    /// A queue to stand behind this, in front of the decoder.
+    pub fn queue(&self) -> Result<gst::Element, glib::BoolError> {
+        // Its limits are the gate's, which knows what may be left out.
+        let queue = gst::ElementFactory::make("queue")
+            .name("decoder-queue")
+            .property("max-size-buffers", 0_u32)
+            .property("max-size-bytes", 0_u32)
+            .property("max-size-time", 0_u64)
+            .build()?;
+        let weak = self.downgrade();
+        queue.static_pad("src").and_then(|pad| {
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                let Some(gst::PadProbeData::Buffer(buffer)) = info.data.take() else {
+                    return gst::PadProbeReturn::Ok;
+                };
+                let result = pad.peer().map_or(Err(gst::FlowError::NotLinked), |peer| peer.chain(buffer));
+                // A queue gives up on the first error.
+                let shared =
+                    weak.upgrade().and_then(|tap| tap.imp().shared.get().map(|(shared, _)| shared.clone()));
+                info.flow_res = shared.map_or(result, |shared| get_over(&shared, result));
+                gst::PadProbeReturn::Handled
+            })
+        });
+        *self.imp().queue.lock() = Some(queue.clone());
+        Ok(queue)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -131,18 +158,8 @@ impl TapImp {
         }
     }
 
-    /// To the decoder. That it can do nothing with a unit is not the end of the stream: jpegdec answers a picture
-    /// with damaged colour components with an error that is in no message and after which it works on. What the
-    /// decoder cannot get over it says on the bus, and one that gives nothing any more is noticed by its silence.
     fn push(&self, shared: &Shared, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        match self.srcpad.push(buffer) {
-            Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
-            Err(gst::FlowError::Error) if !shared.flow.stopped.load(Ordering::Relaxed) => {
-                Counters::add(&shared.flow.counters.undecodable, 1);
-                Ok(gst::FlowSuccess::Ok)
-            }
-            result => result,
-        }
+        get_over(shared, self.srcpad.push(buffer))
     }
 
     /// Running time outside of a unit. Where the camera's timestamps jumped, or lie before what an earlier connection
@@ -338,14 +355,7 @@ impl TapImp {
             return;
         }
         let Some(peer) = self.srcpad.peer() else { return };
-        // Its limits are the gate's, which knows what may be left out.
-        let queue = gst::ElementFactory::make("queue")
-            .name("decoder-queue")
-            .property("max-size-buffers", 0_u32)
-            .property("max-size-bytes", 0_u32)
-            .property("max-size-time", 0_u64)
-            .build();
-        let Ok(queue) = queue else { return };
+        let Ok(queue) = self.obj().queue() else { return };
         let (Some(sink), Some(src)) = (queue.static_pad("sink"), queue.static_pad("src")) else { return };
         let stopping = shared.stopping.lock();
         let Some(pipeline) = shared.pipeline.upgrade().filter(|_| !*stopping) else { return };
@@ -357,9 +367,7 @@ impl TapImp {
             && queue.sync_state_with_parent().is_ok()
             && self.srcpad.link(&sink).is_ok();
         drop(stopping);
-        if linked {
-            *self.queue.lock() = Some(queue);
-        } else {
+        if !linked {
             shared
                 .mailbox
                 .report(shared.id, Report::Unusable("the decoder could not be given a thread".into()));
@@ -409,11 +417,11 @@ impl TapImp {
     fn query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
         match query.view_mut() {
             // The decoder decides on the form; the branch has a parser for its own.
-            gst::QueryViewMut::Caps(_)
-            | gst::QueryViewMut::AcceptCaps(_)
-            | gst::QueryViewMut::Allocation(_)
-                if self.srcpad.is_linked() =>
-            {
+            gst::QueryViewMut::Caps(_) | gst::QueryViewMut::AcceptCaps(_) if self.srcpad.is_linked() => {
+                self.srcpad.peer_query(query)
+            }
+            // Through a queue, this would wait for the decoder.
+            gst::QueryViewMut::Allocation(_) if self.srcpad.is_linked() && self.queue.lock().is_none() => {
                 self.srcpad.peer_query(query)
             }
             gst::QueryViewMut::Caps(query) => {
@@ -428,6 +436,23 @@ impl TapImp {
             gst::QueryViewMut::Allocation(_) => false,
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
+    }
+}
+
+/// What a decoder answered. That it can do nothing with a unit is not the end of the stream: jpegdec answers a picture
+/// with damaged colour components with an error that is in no message and after which it works on. What the decoder
+/// cannot get over it says on the bus, and one that gives nothing any more is noticed by its silence.
+fn get_over(
+    shared: &Shared,
+    result: Result<gst::FlowSuccess, gst::FlowError>,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    match result {
+        Err(gst::FlowError::NotLinked) => Ok(gst::FlowSuccess::Ok),
+        Err(gst::FlowError::Error) if !shared.flow.stopped.load(Ordering::Relaxed) => {
+            Counters::add(&shared.flow.counters.undecodable, 1);
+            Ok(gst::FlowSuccess::Ok)
+        }
+        result => result,
     }
 }
 

@@ -12,7 +12,7 @@ use nvr_core::backoff::Backoff;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Decode, Hwaccel, NvrSrc, TlsValidation,
+    Decode, Hwaccel, NvrSrc, Receiver, TlsValidation,
     address::{self, Address},
     flow::{Counters, Flow},
     imp::{CAT, Settings},
@@ -53,6 +53,8 @@ pub enum Report {
     Downstream(gst::FlowError),
     /// Downstream refused a picture; other pads go on.
     Refused(gst::FlowError),
+    /// The light receiver cannot do this; or it should have, and the fault is ours.
+    Beyond { reason: String, fault: bool },
 }
 
 /// How the element and the connections talk to the worker.
@@ -179,6 +181,8 @@ pub struct Status {
     pub decoder: Option<String>,
     pub codec: Option<String>,
     pub audio: Option<String>,
+    /// What receives, where it is RTSP.
+    pub receiver: Option<&'static str>,
 }
 
 /// Why a connection came to its end.
@@ -206,6 +210,8 @@ pub struct Worker {
     backoff: Backoff,
     refusals: u32,
     avoid_hardware: bool,
+    /// The light receiver could do nothing with this camera.
+    avoid_light: bool,
     warned: bool,
     session: u64,
 }
@@ -225,6 +231,7 @@ impl Worker {
             backoff: Backoff::default(),
             refusals: 0,
             avoid_hardware: false,
+            avoid_light: false,
             warned: false,
             session: 0,
         }
@@ -306,7 +313,21 @@ impl Worker {
             Ok(address) => address,
             Err(error) => return lost(error.to_string()),
         };
+        let light = match settings.receiver {
+            Receiver::Auto => {
+                !self.avoid_light
+                    && settings.protocols == gst_rtsp::RTSPLowerTrans::TCP
+                    && matches!(&address, Address::Rtsp(remote) if remote.is_plain())
+            }
+            Receiver::Light => matches!(&address, Address::Rtsp(_)),
+            Receiver::Rtspsrc => false,
+        };
+        self.status.lock().receiver = match &address {
+            Address::Rtsp(_) => Some(if light { "light" } else { "rtspsrc" }),
+            _ => None,
+        };
         let plan = Plan {
+            light,
             address,
             latency: settings.latency,
             protocols: settings.protocols,
@@ -335,6 +356,9 @@ impl Worker {
         let timeout = Duration::from_secs(settings.timeout.into());
         let mut playing: Option<Instant> = None;
         loop {
+            if let Err(report) = session.tend() {
+                self.mailbox.report(self.session, report);
+            }
             let silence = Duration::from_millis(self.flow.silence_ms());
             let deadline =
                 if settings.timeout > 0 { timeout.saturating_sub(silence).min(TICK) } else { TICK };
@@ -389,6 +413,15 @@ impl Worker {
                     settings,
                     &format!("what follows the pad video stopped ({error:?}); the other pads go on"),
                 ),
+                Report::Beyond { reason, fault } => {
+                    let reason = clean(settings, &reason);
+                    self.avoid_light = true;
+                    if fault || settings.receiver == Receiver::Light {
+                        return End::Lost { reason, error: None };
+                    }
+                    gst::info!(CAT, "{reason}: rtspsrc receives this camera");
+                    return End::Again;
+                }
                 Report::Unusable(reason) => return End::Lost { reason, error: None },
                 Report::Error { error, detail, decoder, certificate } => {
                     self.prove(playing);
@@ -480,7 +513,7 @@ impl Worker {
     fn forget(&mut self) {
         self.refusals = 0;
         self.backoff.reset();
-        self.avoid_hardware = false;
+        (self.avoid_hardware, self.avoid_light) = (false, false);
     }
 
     /// Waits before the next attempt; `None`: until the settings change. False when the element stops.
@@ -563,7 +596,8 @@ impl Worker {
             structure = structure
                 .field_if_some("decoder", status.decoder)
                 .field_if_some("codec", status.codec)
-                .field_if_some("audio", status.audio);
+                .field_if_some("audio", status.audio)
+                .field_if_some("receiver", status.receiver);
         }
         let message = gst::message::Element::builder(structure.build()).src(&element).build();
         let _ = element.post_message(message);

@@ -127,18 +127,10 @@ fn every_format_size_and_stride_is_read_where_it_lies() {
     std::fs::copy(model("grey_a"), &path).unwrap();
     std::fs::write(dir.path().join("grey_a.toml"), "fit = \"stretch\"\n").unwrap();
 
-    for format in [
-        VideoFormat::Nv12,
-        VideoFormat::I420,
-        VideoFormat::Yv12,
-        VideoFormat::Rgb,
-        VideoFormat::Bgr,
-        VideoFormat::Rgba,
-        VideoFormat::Rgbx,
-        VideoFormat::Bgra,
-        VideoFormat::Bgrx,
-        VideoFormat::Gray8,
-    ] {
+    let template = Camera::element("grey_a", &[]).pad_template("sink").unwrap();
+    let offered = template.caps().structure(0).unwrap().get::<gst::List>("format").unwrap();
+    assert!(offered.len() >= 10, "{offered:?}");
+    for format in offered.iter().map(|name| name.get::<&str>().unwrap().parse::<VideoFormat>().unwrap()) {
         for (width, height) in [(64, 64), (33, 47), (1, 1), (127, 3)] {
             let element = Camera::element("grey_a", &[("model", path.to_str().unwrap())]);
             let mut camera = Camera::around(element, info(format, width, height));
@@ -360,6 +352,42 @@ fn a_busy_engine_costs_old_frames_and_never_waits() {
     assert!(results.windows(2).all(|pair| pair[0].frame_id < pair[1].frame_id), "in order, each once");
     assert!(camera.stat("skipped-busy") > 0);
     assert!(camera.stat("skipped-busy") + camera.stat("analysed") <= camera.stat("frames"));
+}
+
+#[test]
+fn a_result_from_before_a_pause_or_an_outage_goes_with_no_frame_after_it() {
+    if !runtime() {
+        return;
+    }
+    let shared = [("threads", "1"), ("model-instance-id", "resume")];
+    let mut other = Camera::new("grey_a", &shared);
+    for outage in [false, true] {
+        let mut camera = Camera::new("grey_a", &[&shared[..], &[("mode", "async")]].concat());
+        assert_eq!(camera.look(0), None);
+        // One worker: whoever asked later has been served later, so the result is there.
+        other.look(0).unwrap();
+        // What comes out from here on is of the first frame.
+        camera.element.set_property("inference-interval", 1000u32);
+        let mut frame = if outage {
+            camera.frames += 200;
+            let mut frame = camera.frame(0);
+            frame.get_mut().unwrap().set_flags(gst::BufferFlags::DISCONT);
+            frame
+        } else {
+            camera.element.set_property("enabled", false);
+            assert_eq!(camera.look(0), None);
+            camera.element.set_property("enabled", true);
+            camera.frame(0)
+        };
+        frame = camera.harness.push_and_pull(frame).unwrap();
+        assert_eq!(seen(&frame), None, "outage: {outage}");
+        assert_eq!(camera.look(0), None, "outage: {outage}");
+    }
+    // With neither it goes with the next frame.
+    let mut camera = Camera::new("grey_a", &[&shared[..], &[("mode", "async")]].concat());
+    camera.look(0);
+    other.look(0).unwrap();
+    assert!(camera.look(0).is_some());
 }
 
 #[test]

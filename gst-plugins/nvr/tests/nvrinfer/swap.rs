@@ -110,3 +110,53 @@ fn a_stop_while_a_model_loads_is_orderly() {
         assert_eq!(camera.element.property::<String>("model"), model("grey_slow"));
     }
 }
+
+#[test]
+fn a_model_that_is_set_while_the_element_starts_is_not_lost() {
+    if !runtime() {
+        return;
+    }
+    for i in 0..16u32 {
+        // An engine of its own each time, so that there is something to load.
+        let element = Camera::element("grey_slow", &[("model-instance-id", &format!("starting-{i}"))]);
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        let starting = {
+            let element = element.clone();
+            std::thread::spawn(move || element.set_state(gst::State::Paused).unwrap())
+        };
+        while element.pending_state() < gst::State::Paused && element.current_state() < gst::State::Paused {
+            std::hint::spin_loop();
+        }
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_micros(150) * i {
+            std::hint::spin_loop();
+        }
+        element.set_property("model", model("grey_b"));
+        starting.join().unwrap();
+        let loaded = loop {
+            let message = bus.timed_pop_filtered(PATIENCE, &[gst::MessageType::Element]).expect("an answer");
+            let structure = message.structure().unwrap();
+            assert_eq!(structure.name(), "nvr-model-loaded", "{structure}");
+            if structure.get::<&str>("model") == Ok(model("grey_b").as_str()) {
+                break true;
+            }
+        };
+        assert!(loaded && element.property::<String>("model") == model("grey_b"));
+        bus.set_flushing(true);
+        element.set_state(gst::State::Null).unwrap();
+    }
+}
+
+#[test]
+fn a_model_does_not_wait_for_the_frames_of_a_camera_that_is_away() {
+    if !runtime() {
+        return;
+    }
+    let camera = Camera::new("grey_a", &[("model-instance-id", "away")]);
+    camera.message("nvr-model-loaded");
+    camera.element.set_property("model", model("grey_b"));
+    camera.message("nvr-model-loaded");
+    let stats = camera.element.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<&str>("model"), Ok(model("grey_b").as_str()));
+}

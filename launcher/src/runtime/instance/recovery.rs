@@ -12,6 +12,7 @@ use super::{
     super::branch::{self, Parts, Phase},
     Instance, STOPPED, unknown,
 };
+use crate::process;
 
 /// Branches of one camera that may hang, before only a restart of the process helps.
 const MOST_ABANDONED: usize = 3;
@@ -33,10 +34,10 @@ impl Instance {
             "camera {id} failed, next attempt in {:.1} s: {reason}",
             delay.as_secs_f64()
         );
-        if matches!(branch.phase, Phase::Running(_)) {
-            self.take_down(id, Some(delay));
-        } else {
-            branch.phase = Phase::Waiting { until: Instant::now() + delay };
+        match &mut branch.phase {
+            Phase::Running(_) => self.take_down(id, Some(delay)),
+            Phase::Stopping { retry_after, .. } => *retry_after = Some(delay),
+            Phase::Waiting { until } => *until = Instant::now() + delay,
         }
     }
 
@@ -85,6 +86,7 @@ impl Instance {
             match std::mem::replace(&mut branch.phase, waiting) {
                 Phase::Stopping { end, .. } => {
                     if !has_closed(&end, until.saturating_duration_since(Instant::now())) {
+                        process::leave_behind();
                         warn!(
                             event = "source.stuck",
                             source_id = branch.camera.id,
@@ -134,6 +136,7 @@ impl Instance {
     fn abandon(&mut self, id: u32) {
         let Some(branch) = self.branches.get_mut(&id) else { return };
         branch.abandoned.insert(branch.generation);
+        process::leave_behind();
         error!(
             event = "source.stuck",
             source_id = id,

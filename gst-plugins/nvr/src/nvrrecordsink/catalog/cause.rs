@@ -47,7 +47,7 @@ mod tests {
         db.execute_batch(
             "INSERT INTO volumes VALUES (1, 'old', '/old'); INSERT INTO cameras VALUES (1, 0);
              INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, codec, width, height)
-             VALUES (1, 1, 'x.mp4', 0, 1, 'ntp', 'h264', 1, 1);",
+             VALUES (1, 1, '1/1970-01-01/00/1970-01-01T00-00-00.000Z.mp4', 0, 1, 'ntp', 'h264', 1, 1);",
         )
         .unwrap();
         db.pragma_update(None, "user_version", 1).unwrap();
@@ -59,7 +59,7 @@ mod tests {
         let open = Entry {
             volume: Volume::open(folder.path(), None).unwrap(),
             source_id: 2,
-            path: "2/a.mp4".into(),
+            path: nvr_core::segment::name::path(2, 10, 0),
             start_us: 10,
             end_us: None,
             clock: "arrival",

@@ -66,6 +66,7 @@ fn no_statement_reads_all_recordings() {
     store.page(0, 10).unwrap();
     store.unfinished(&volume.id, Some(1)).unwrap();
     store.newest(&volume.id, 1).unwrap();
+    store.recent(&volume.id, 1).unwrap();
     for id in [Some(volume.id.as_str()), None] {
         store.used(id, 1).unwrap();
         for (source_id, plain) in [(Some(1), false), (Some(1), true), (None, false), (None, true)] {
@@ -83,7 +84,7 @@ fn no_statement_reads_all_recordings() {
     store.uploading(first[0].id, "upload").unwrap();
     store.moves(1).unwrap();
     store.arrive(&first, &other, "warm").unwrap();
-    store.point(first[0].id, &volume, "hot").unwrap();
+    store.point(&first[0].path, &other, &volume, "hot").unwrap();
     store.moved(&[first[0].id]).unwrap();
     assert!(!store.elsewhere(&volume, &first[0].path).unwrap());
     store.remove(&[&first[0]]).unwrap();

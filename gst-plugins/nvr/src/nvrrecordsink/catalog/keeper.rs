@@ -2,33 +2,36 @@
 //! wait for the disk; nobody waits for it.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nvr_core::backoff::Backoff;
-use nvr_core::retention::{self, Candidate, Policy};
+use nvr_core::retention::{Late, Policy};
 use parking_lot::Mutex;
 
 use super::super::ear::Sightings;
 use super::super::imp::CAT;
-use super::super::tiers::{Mover, Tally, TierSettings};
+use super::super::tiers::{Claims, Mover, Tally, TierSettings};
 use super::super::volume::Volume;
-use super::super::worker::now_us;
-use super::reconcile::oldest_file;
-use super::{CatalogError, Cause, Oldest, Recording, Store};
+use super::leftovers::{Job, Leftovers};
+use super::{CatalogError, Cause, Store, salvage};
 
 /// Orders that wait. A recorder gives two for a segment.
 const ORDERS: usize = 4096;
-/// Entries that are kept while the catalogue cannot be written. Files that are older are found at the next start.
+/// Entries that are kept while the catalogue cannot be written. Files of older ones are looked for afterwards.
 const BACKLOG: usize = 20_000;
 /// How long entries are gathered before they are written together.
 const BATCH: Duration = Duration::from_millis(200);
 const RETENTION: Duration = Duration::from_secs(5);
-/// Segments that are looked at in one pass.
-pub const PASS: u32 = 256;
+/// When leftovers are looked for again where that failed.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// A recording that began (`end_us` is `None`) or ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,31 +75,67 @@ impl Limits {
 #[derive(Debug)]
 pub enum Order {
     /// A recorder began: its leftovers are to be taken care of and its limits kept.
-    Attach(Volume, u32, Arc<Mutex<Limits>>),
-    Detach(Volume, u32),
+    News,
     Note(Box<Entry>),
     /// The volume is full: room is needed now.
     Room(Volume),
+}
+
+/// A recorder at the keeper's table. It may begin before the one before it, of the same camera, has ended.
+#[derive(Clone, Debug)]
+struct Seat {
+    serial: u64,
+    attached: Attached,
+}
+
+/// What recorders and the thread share, so that none of it waits for the thread or is lost with it.
+/// Lock order: there are two, never held together, and nothing is called under them.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    seats: Mutex<Vec<Seat>>,
+    /// From when on entries were left out, by volume and camera.
+    left_out: Mutex<HashMap<(String, u32), i64>>,
+}
+
+impl Table {
+    /// Takes a seat, and says its number.
+    pub(super) fn sit(&self, volume: &Volume, source_id: u32, limits: &Arc<Mutex<Limits>>) -> u64 {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let attached = Attached { volume: volume.clone(), source_id, limits: limits.clone(), settled: false };
+        self.seats.lock().push(Seat { serial, attached });
+        serial
+    }
+
+    /// Has the files of an entry looked for that does not get into the catalogue.
+    pub(super) fn leave_out(&self, entry: &Entry) {
+        let place = (entry.volume.id.clone(), entry.source_id);
+        let mut left_out = self.left_out.lock();
+        let since = left_out.entry(place).or_insert(entry.start_us);
+        *since = entry.start_us.min(*since);
+    }
 }
 
 /// A share in the thread of one catalogue.
 #[derive(Debug)]
 pub struct Keeper {
     orders: Option<SyncSender<Order>>,
+    table: Arc<Table>,
+    /// Whether it was said that there is no thread.
+    complained: AtomicBool,
     worker: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
-/// Ends what [`Order::Attach`] began.
+/// Ends what [`Keeper::attach`] began.
 #[derive(Debug)]
 pub struct Guard {
     pub keeper: Arc<Keeper>,
-    volume: Volume,
-    source_id: u32,
+    serial: u64,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.keeper.send(Order::Detach(self.volume.clone(), self.source_id));
+        self.keeper.table.seats.lock().retain(|seat| seat.serial != self.serial);
     }
 }
 
@@ -115,30 +154,60 @@ impl Keeper {
         // Where the thread of the one before has not finished yet, the new one lets it.
         let turn = known.map(|(_, turn)| turn.clone()).unwrap_or_default();
         let (orders, inbox) = mpsc::sync_channel(ORDERS);
-        let (file, own_turn) = (path.to_owned(), turn.clone());
+        let table = Arc::new(Table::default());
+        let (file, own_turn, own_table) = (path.to_owned(), turn.clone(), table.clone());
         let work = move || {
             let _turn = own_turn.lock();
-            run(&file, &inbox);
+            keep_on(|| run(&file, &inbox, &own_table));
         };
         let worker = thread::Builder::new().name("nvr-catalog".into()).spawn(work);
         let worker = worker.map_err(|error| gst::error!(CAT, "no thread for the catalogue: {error}")).ok();
-        let keeper = Arc::new(Self { orders: Some(orders), worker: Mutex::new(worker) });
+        let keeper = Arc::new(Self {
+            orders: Some(orders),
+            table,
+            complained: AtomicBool::new(false),
+            worker: Mutex::new(worker),
+        });
         keepers.insert(path.to_owned(), (Arc::downgrade(&keeper), turn));
         keeper
     }
 
     pub fn attach(self: &Arc<Self>, volume: &Volume, source_id: u32, limits: &Arc<Mutex<Limits>>) -> Guard {
-        self.send(Order::Attach(volume.clone(), source_id, limits.clone()));
-        Guard { keeper: self.clone(), volume: volume.clone(), source_id }
+        let serial = self.table.sit(volume, source_id, limits);
+        self.send(Order::News);
+        Guard { keeper: self.clone(), serial }
     }
 
-    /// Never waits. What does not fit is found at the next start.
+    #[cfg(test)]
+    pub(super) fn sitting(&self) -> usize {
+        self.table.seats.lock().len()
+    }
+
+    /// Never waits. The files of entries that do not fit are looked for once the thread has caught up.
     pub fn send(&self, order: Order) {
-        if let Some(Err(TrySendError::Full(order))) =
-            self.orders.as_ref().map(|orders| orders.try_send(order))
-        {
-            gst::warning!(CAT, "the catalogue does not keep up; left out: {order:?}");
+        match self.orders.as_ref().map(|orders| orders.try_send(order)) {
+            Some(Err(TrySendError::Full(Order::Note(entry)))) => {
+                gst::warning!(CAT, "the catalogue does not keep up; left out for now: {entry:?}");
+                self.table.leave_out(&entry);
+            }
+            Some(Err(TrySendError::Disconnected(_))) if !self.complained.swap(true, Ordering::Relaxed) => {
+                gst::error!(
+                    CAT,
+                    "recordings are not entered in the catalogue and no limits are kept: its thread does not run"
+                );
+            }
+            // Whoever wakes the thread or asks for room finds it at work.
+            _ => {}
         }
+    }
+}
+
+/// Begins anew after a panic: without this thread, disks fill up.
+pub(super) fn keep_on(mut work: impl FnMut()) {
+    let mut backoff = Backoff::default();
+    while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
+        gst::error!(CAT, "the thread of the catalogue panicked; it begins anew");
+        thread::sleep(backoff.next_delay(0.0));
     }
 }
 
@@ -163,41 +232,53 @@ pub struct Attached {
     pub settled: bool,
 }
 
-struct Desk {
+/// How far the leftovers of a recorder are taken care of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Care {
+    /// They are to be, those from a time on (or all), not before a moment.
+    Due(Option<i64>, Instant),
+    UnderWay,
+    Taken,
+}
+
+pub(super) struct Desk {
     path: PathBuf,
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
+    /// Of the catalogue's file, as it was opened.
+    inode: Option<u64>,
     backoff: Backoff,
     retry: Instant,
+    began: Instant,
     backlog: VecDeque<Entry>,
-    attached: Vec<Attached>,
+    table: Arc<Table>,
+    pub(super) attached: Vec<Attached>,
+    /// By the serial number of the seat.
+    cares: HashMap<u64, Care>,
+    /// Begins with the first recorder.
+    leftovers: Option<Leftovers>,
+    /// By volume.
+    pub(super) late: HashMap<String, Late>,
     /// Begins with the first recorder that has tiers.
     mover: Option<Mover>,
+    /// Of the cameras at work, so that no other process moves their recordings.
+    claims: Claims,
     complained: bool,
 }
 
-fn run(path: &Path, inbox: &Receiver<Order>) {
-    let mut desk = Desk {
-        path: path.to_owned(),
-        store: None,
-        backoff: Backoff::limited(Duration::from_secs(5)),
-        retry: Instant::now(),
-        backlog: VecDeque::new(),
-        attached: Vec::new(),
-        mover: None,
-        complained: false,
-    };
+fn run(path: &Path, inbox: &Receiver<Order>, table: &Arc<Table>) {
+    let mut desk = Desk::new(path, table);
     let mut next_retention = Instant::now();
     loop {
-        let wait = if desk.backlog.is_empty() { RETENTION } else { BATCH };
+        let busy = !desk.backlog.is_empty() || desk.leftovers.as_ref().is_some_and(Leftovers::is_busy);
         let mut room = None;
-        let ended = match inbox.recv_timeout(wait) {
+        let ended = match inbox.recv_timeout(if busy { BATCH } else { RETENTION }) {
             Ok(order) => {
                 thread::sleep(if matches!(order, Order::Room(_)) { Duration::ZERO } else { BATCH });
                 for order in std::iter::once(order).chain(inbox.try_iter()) {
-                    if let Order::Room(volume) = order {
-                        room = Some(volume);
-                    } else {
-                        desk.accept(order);
+                    match order {
+                        Order::News => {}
+                        Order::Note(entry) => desk.note(*entry),
+                        Order::Room(volume) => room = Some(volume),
                     }
                 }
                 false
@@ -205,6 +286,8 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => true,
         };
+        desk.attend();
+        let settled = desk.settled();
         // Room first: there may be none for the catalogue itself.
         if let Some(volume) = &room {
             desk.room_now(volume);
@@ -213,7 +296,7 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
         if ended {
             return;
         }
-        if Instant::now() >= next_retention {
+        if Instant::now() >= next_retention || desk.settled() > settled {
             desk.tend_mover();
             desk.keep_limits();
             next_retention = Instant::now() + RETENTION;
@@ -222,29 +305,69 @@ fn run(path: &Path, inbox: &Receiver<Order>) {
 }
 
 impl Desk {
-    fn accept(&mut self, order: Order) {
-        match order {
-            Order::Attach(volume, source_id, limits) => {
-                self.attached.retain(|a| a.source_id != source_id || a.volume != volume);
-                self.attached.push(Attached { volume, source_id, limits, settled: false });
-            }
-            Order::Detach(volume, source_id) => {
-                self.attached.retain(|a| a.source_id != source_id || a.volume != volume);
-            }
-            Order::Note(entry) => {
-                if self.backlog.len() >= BACKLOG {
-                    self.backlog.pop_front();
-                }
-                self.backlog.push_back(*entry);
-            }
-            Order::Room(_) => {}
+    pub(super) fn new(path: &Path, table: &Arc<Table>) -> Self {
+        Self {
+            path: path.to_owned(),
+            store: None,
+            inode: None,
+            backoff: Backoff::limited(Duration::from_secs(5)),
+            retry: Instant::now(),
+            began: Instant::now(),
+            backlog: VecDeque::new(),
+            table: table.clone(),
+            attached: Vec::new(),
+            cares: HashMap::new(),
+            leftovers: None,
+            late: HashMap::new(),
+            mover: None,
+            claims: Claims::beside(path),
+            complained: false,
         }
+    }
+
+    pub(super) fn note(&mut self, entry: Entry) {
+        if self.backlog.len() >= BACKLOG
+            && let Some(entry) = self.backlog.pop_front()
+        {
+            self.table.leave_out(&entry);
+        }
+        self.backlog.push_back(entry);
+    }
+
+    /// Looks who is at work. Of two recorders of one camera, the later one counts.
+    pub(super) fn attend(&mut self) {
+        let seats = self.table.seats.lock().clone();
+        self.cares.retain(|serial, _| seats.iter().any(|seat| seat.serial == *serial));
+        self.attached.clear();
+        for Seat { serial, attached } in seats {
+            let settled = self.cares.get(&serial) == Some(&Care::Taken);
+            self.attached.retain(|a| a.source_id != attached.source_id || a.volume != attached.volume);
+            self.attached.push(Attached { settled, ..attached });
+        }
+    }
+
+    fn settled(&self) -> usize {
+        self.attached.iter().filter(|a| a.settled).count()
+    }
+
+    /// Time since the thread began.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The catalogue, even where it was to be left alone for a moment.
+    pub(super) fn store_now(&mut self) -> Option<&mut Store> {
+        self.retry = Instant::now();
+        self.store()
     }
 
     fn store(&mut self) -> Option<&mut Store> {
         if self.store.is_none() && Instant::now() >= self.retry {
-            match Store::open(&self.path) {
-                Ok(store) => self.store = Some(store),
+            match Store::open(&self.path).and_then(|store| store.begin_ages().map(|()| store)) {
+                Ok(store) => {
+                    self.inode = fs::metadata(&self.path).ok().map(|found| found.ino());
+                    self.store = Some(store);
+                }
                 Err(error) => self.failed(&error),
             }
         }
@@ -252,7 +375,7 @@ impl Desk {
     }
 
     /// One warning for an outage; the file is opened anew, since it may be another by then.
-    fn failed(&mut self, error: &CatalogError) {
+    pub(super) fn failed(&mut self, error: &CatalogError) {
         if self.complained {
             gst::info!(CAT, "the catalogue still cannot be written: {error}");
         } else {
@@ -263,180 +386,135 @@ impl Desk {
         if !error.full() {
             self.store = None;
         }
+        if error.corrupt() {
+            self.begin_anew();
+        }
         self.retry = Instant::now() + self.backoff.next_delay(0.0);
     }
 
-    /// Writes what waits, and takes care of the leftovers of those who came.
-    fn settle(&mut self) {
+    /// Puts a damaged catalogue aside and makes another one from what is still in it and from the files.
+    fn begin_anew(&mut self) {
+        // Another process may have done so already.
+        let found = fs::metadata(&self.path).ok().map(|found| found.ino());
+        if self.inode.take().is_some_and(|inode| found != Some(inode)) {
+            return;
+        }
+        // Both have it open.
+        self.mover = None;
+        self.leftovers = None;
+        let anew = || {
+            let aside = salvage::put_aside(&self.path)
+                .map_err(|error| CatalogError::Io { path: self.path.clone(), error })?;
+            let kept = Store::open(&self.path)?.take_over(&aside);
+            let kept = kept.map_or_else(
+                |error| format!("nothing of it can be read ({error})"),
+                |count| format!("{count} recordings of it are taken over"),
+            );
+            Ok::<_, CatalogError>((aside, kept))
+        };
+        match anew() {
+            Ok((aside, kept)) => gst::warning!(
+                CAT,
+                "the catalogue was damaged and is now {}; {kept}, others are looked for where it is recorded to. Those \
+                 in other tiers, nvr-launch recordings repair finds",
+                aside.display()
+            ),
+            Err(error) => gst::error!(CAT, "the catalogue is damaged and cannot be replaced: {error}"),
+        }
+        let seats = self.table.seats.lock().clone();
+        self.cares = seats.iter().map(|seat| (seat.serial, Care::Due(None, Instant::now()))).collect();
+    }
+
+    /// Writes what waits, and has the leftovers of those who came taken care of.
+    pub(super) fn settle(&mut self) {
         if self.store().is_none() {
             return;
         }
         let Some(mut store) = self.store.take() else { return };
-        let result = (|| {
-            for attached in self.attached.iter_mut().filter(|a| !a.settled) {
-                if attached.volume.check().is_err() {
-                    continue;
-                }
-                let done = store.reconcile(&attached.volume, attached.source_id)?;
-                gst::info!(CAT, "camera {}: leftovers: {done:?}", attached.source_id);
-                attached.settled = true;
-            }
+        // What is missing is told by what is there before anything of now is written.
+        let result = self.look_for_leftovers(&store).and_then(|()| {
             if !self.backlog.is_empty() {
                 store.write(self.backlog.make_contiguous())?;
                 self.backlog.clear();
             }
             Ok(())
-        })();
+        });
+        self.store = Some(store);
         match result {
             Ok(()) => {
-                self.store = Some(store);
                 self.complained = false;
                 self.backoff = Backoff::limited(Duration::from_secs(5));
             }
-            Err(error) => {
-                self.store = Some(store);
-                self.failed(&error);
-            }
+            Err(error) => self.failed(&error),
         }
     }
 
-    /// Tells the thread that moves recordings who is at work.
+    fn look_for_leftovers(&mut self, store: &Store) -> Result<(), CatalogError> {
+        self.leftovers_done();
+        let now = Instant::now();
+        let seats = self.table.seats.lock().clone();
+        for Seat { serial, attached } in seats {
+            let Attached { volume, source_id, .. } = &attached;
+            let care = match self.cares.get(&serial) {
+                Some(care) => *care,
+                None => Care::Due(store.recent(&volume.id, *source_id)?, now),
+            };
+            let place = (volume.id.clone(), *source_id);
+            let care = match care {
+                // Files whose entries were left out meanwhile.
+                Care::Taken => match self.table.left_out.lock().remove(&place) {
+                    Some(since) => Care::Due(Some(since), now),
+                    None => care,
+                },
+                other => other,
+            };
+            self.cares.insert(serial, care);
+            let Care::Due(since, at) = care else { continue };
+            if now < at || volume.check().is_err() {
+                continue;
+            }
+            if self.leftovers.is_none() {
+                self.leftovers = Leftovers::start(&self.path);
+            }
+            if let Some(leftovers) = &mut self.leftovers {
+                leftovers.order(Job { serial, volume: volume.clone(), source_id: *source_id, since });
+                self.cares.insert(serial, Care::UnderWay);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears of leftovers that were taken care of. Where that failed, it is tried again.
+    fn leftovers_done(&mut self) {
+        let Some(leftovers) = &mut self.leftovers else { return };
+        let dead = leftovers.is_dead();
+        while let Some((job, well)) = leftovers.done() {
+            let care = if well { Care::Taken } else { Care::Due(job.since, Instant::now() + AGAIN) };
+            if let Some(known) = self.cares.get_mut(&job.serial) {
+                *known = care;
+            }
+            let here = |a: &&mut Attached| a.source_id == job.source_id && a.volume == job.volume;
+            if let Some(attached) = self.attached.iter_mut().find(here) {
+                attached.settled = well;
+            }
+        }
+        if dead {
+            self.leftovers = None;
+            self.cares.retain(|_, care| *care != Care::UnderWay);
+        }
+    }
+
+    /// Tells the thread that moves recordings who is at work, and whose recordings may be moved.
     fn tend_mover(&mut self) {
+        // Where the catalogue cannot be written, its disk may be gone.
+        let at_work = self.attached.iter().filter(|_| self.store.is_some());
+        self.claims.hold(&at_work.map(|a| a.source_id).collect());
         if self.mover.is_none() && self.attached.iter().any(|a| a.limits.lock().tiers.any()) {
             self.mover = Mover::start(&self.path);
         }
         if let Some(mover) = &self.mover {
-            mover.attend(self.attached.iter().filter(|a| a.settled).cloned().collect());
+            let ready = |a: &Attached| a.settled && self.claims.may_move(a.source_id);
+            mover.attend(self.attached.iter().map(|a| Attached { settled: ready(a), ..a.clone() }).collect());
         }
     }
-
-    /// Keeps the limits of every recorder.
-    fn keep_limits(&mut self) {
-        let Some(mut store) = self.store.take() else { return };
-        let result = (|| {
-            for attached in &self.attached {
-                let limits = attached.limits.lock().clone();
-                // Where there are tiers, a limit of bytes counts for all of them, and the oldest lie elsewhere.
-                let max_bytes = limits.policy.max_bytes.filter(|_| !limits.tiers.any());
-                clean(&mut store, attached, &Policy { max_bytes, ..limits.policy })?;
-            }
-            for (at, attached) in self.attached.iter().enumerate() {
-                let volume = &attached.volume;
-                // Once for each volume.
-                if self.attached[..at].iter().any(|a| a.volume == *volume) {
-                    continue;
-                }
-                let sharing = self.attached.iter().filter(|a| a.volume == *volume);
-                let floor = sharing.map(|a| a.limits.lock().floor()).max().unwrap_or(0);
-                let free = volume.free().unwrap_or(u64::MAX);
-                make_room(&mut store, volume, &self.attached, floor.saturating_sub(free))?;
-            }
-            Ok(())
-        })();
-        self.store = Some(store);
-        if let Err(error) = result {
-            self.failed(&error);
-        }
-    }
-
-    /// Takes the oldest recordings of the volume, whosever of ours they are, until a little is free.
-    fn room_now(&mut self, volume: &Volume) {
-        if self.store().is_none() {
-            self.make_room_unasked(volume);
-            return;
-        }
-        let Some(mut store) = self.store.take() else { return };
-        let sharing = self.attached.iter().filter(|a| a.volume == *volume);
-        let floor = sharing.map(|a| a.limits.lock().floor()).max().unwrap_or(0);
-        // At least the largest fragment, so that recording does not stop again at once.
-        let free = volume.free().unwrap_or(0);
-        let missing = floor.max(4 << 20).saturating_sub(free).max(1);
-        let result = make_room(&mut store, volume, &self.attached, missing);
-        self.store = Some(store);
-        if let Err(error) = result {
-            self.failed(&error);
-        }
-    }
-}
-
-impl Desk {
-    /// A full disk may keep the catalogue from being opened: then the names of the files have to do. The entry goes
-    /// when it is the oldest one and its file is found missing.
-    fn make_room_unasked(&self, volume: &Volume) {
-        let sources: Vec<_> =
-            self.attached.iter().filter(|a| a.volume == *volume).map(|a| a.source_id).collect();
-        if volume.check().is_err() {
-            return;
-        }
-        if let Some(path) = oldest_file(&volume.root, &sources) {
-            match std::fs::remove_file(&path) {
-                Ok(()) => gst::info!(CAT, "the disk is full; removed {}", path.display()),
-                Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", path.display()),
-            }
-        }
-    }
-}
-
-/// The oldest recordings that a look has in mind. Where some live longer, they may hide others, so both are looked at.
-pub fn candidates(store: &Store, wanted: &Oldest<'_>, longer: bool) -> Result<Vec<Recording>, CatalogError> {
-    let mut found = store.oldest(wanted, PASS)?;
-    if longer {
-        found.extend(store.oldest(&Oldest { plain: true, ..*wanted }, PASS)?);
-        found.sort_by_key(|recording| (recording.start_us, recording.id));
-        found.dedup_by_key(|recording| recording.id);
-    }
-    Ok(found)
-}
-
-/// Of `found` those with these ids, in the order of the ids.
-pub fn chosen<'a>(found: &'a [Recording], ids: &[i64]) -> Vec<&'a Recording> {
-    ids.iter().filter_map(|id| found.iter().find(|recording| recording.id == *id)).collect()
-}
-
-/// Removes what a camera's limits do not allow. Only files that the catalogue names go, and only on the volume that
-/// it means.
-fn clean(store: &mut Store, attached: &Attached, policy: &Policy) -> Result<(), CatalogError> {
-    let Attached { volume, source_id, .. } = attached;
-    if *policy == Policy::default() || volume.check().is_err() {
-        return Ok(());
-    }
-    let wanted = Oldest { volume: Some(&volume.id), source_id: Some(*source_id), plain: false };
-    let found = candidates(store, &wanted, policy.events_max_age_us.is_some())?;
-    let used = if policy.max_bytes.is_some() { store.used(Some(&volume.id), *source_id)? } else { 0 };
-    let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-    let gone = policy.plan(&list, used, now_us());
-    remove(store, volume, &chosen(&found, &gone))
-}
-
-/// Removes the oldest recordings of a volume, whichever camera's they are.
-fn make_room(
-    store: &mut Store,
-    volume: &Volume,
-    attached: &[Attached],
-    missing: u64,
-) -> Result<(), CatalogError> {
-    if missing == 0 || volume.check().is_err() {
-        return Ok(());
-    }
-    let policies: HashMap<_, _> = attached.iter().map(|a| (a.source_id, a.limits.lock().policy)).collect();
-    let wanted = Oldest { volume: Some(&volume.id), ..Oldest::default() };
-    let longer = policies.values().any(|policy| policy.events_max_age_us.is_some());
-    let found = candidates(store, &wanted, longer)?;
-    let list: Vec<_> = found.iter().map(Recording::candidate).collect();
-    let longer = |c: &Candidate| policies.get(&c.source_id).is_some_and(|policy| policy.keeps_longer(c));
-    let gone = retention::make_room(&list, missing, longer);
-    remove(store, volume, &chosen(&found, &gone))
-}
-
-/// Removes the files of recordings from a volume that was just seen to be there, then their entries.
-fn remove(store: &mut Store, volume: &Volume, recordings: &[&Recording]) -> Result<(), CatalogError> {
-    let mut gone = Vec::new();
-    for recording in recordings {
-        match volume.remove(&recording.path) {
-            Ok(()) => gone.push(*recording),
-            Err(error) => gst::warning!(CAT, "{} cannot be removed: {error}", recording.file().display()),
-        }
-    }
-    // A volume that vanished meanwhile has lost no file.
-    if volume.check().is_ok() { store.remove(&gone) } else { Ok(()) }
 }

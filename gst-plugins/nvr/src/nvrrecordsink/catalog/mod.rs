@@ -3,29 +3,42 @@
 //! An SQLite file in WAL mode, so that others may read while the recorder writes. Times are microseconds since 1970,
 //! UTC. [`Store`] is the file; [`Keeper`] is the thread that writes it for the elements of this process, in batches.
 
+mod ages;
 mod cause;
 #[cfg(test)]
 mod figures;
+#[cfg(test)]
+mod hostile;
 mod keeper;
+#[cfg(test)]
+mod keeping;
+mod leftovers;
 mod moves;
 mod reconcile;
+mod room;
+mod rows;
+mod salvage;
 #[cfg(test)]
 mod tests;
+mod times;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nvr_core::retention::Candidate;
-use nvr_core::segment::trigger::Reason;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
+use super::imp::CAT;
+use super::tiers::Place;
 use super::volume::Volume;
 
 pub use cause::Cause;
-pub(super) use keeper::{Attached, candidates, chosen};
+pub(super) use keeper::Attached;
 pub use keeper::{Entry, Guard, Keeper, Limits, Order};
-pub use moves::Move;
+pub use moves::{Move, Side};
 pub use reconcile::{Repairs, describe, repair_file};
+pub(super) use room::{PASS, candidates, chosen, oldest};
+pub use times::{Event, Span};
 
 /// Name of the catalogue in the directory of recordings.
 pub const FILE: &str = "catalog.db";
@@ -84,13 +97,28 @@ pub enum CatalogError {
         "{path} was written by a newer version (schema {found}, this one knows {known}); update nvr-launch"
     )]
     Newer { path: PathBuf, found: i64, known: usize },
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: std::io::Error },
 }
 
 impl CatalogError {
     /// Whether the file itself is as good as it was, and only room is missing.
     fn full(&self) -> bool {
         let Self::Sqlite { error, .. } = self else { return false };
-        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+    }
+
+    /// Whether the file is no catalogue any more.
+    fn corrupt(&self) -> bool {
+        let Self::Sqlite { error, .. } = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    }
+
+    /// Whether what was to be written is at fault, and nothing else.
+    fn refused(&self) -> bool {
+        let Self::Sqlite { error, .. } = self else { return false };
+        matches!(error, rusqlite::Error::ToSqlConversionFailure(_))
+            || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
     }
 }
 
@@ -152,62 +180,11 @@ pub struct Oldest<'a> {
     pub plain: bool,
 }
 
-/// What was seen of a class in a recording.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    pub source_id: u32,
-    pub class_name: String,
-    pub first_us: i64,
-    pub last_us: i64,
-    pub count: u64,
-    pub confidence: f64,
-}
-
-/// From when to when a camera was recorded without a pause, for one reason.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Span {
-    pub source_id: u32,
-    pub start_us: i64,
-    pub end_us: i64,
-    pub segments: u64,
-    pub bytes: u64,
-    pub event_count: u64,
-    pub reason: Option<Reason>,
-}
-
 /// The catalogue's file.
 #[derive(Debug)]
 pub struct Store {
     db: Connection,
     path: PathBuf,
-}
-
-const COLUMNS: &str = "r.id, r.source_id, v.identity, v.path, r.path, r.start_us, r.end_us, r.clock, r.bytes, \
-                       r.frames, r.codec, r.audio, r.width, r.height, r.event_count, \
-                       r.tier, r.checksum, r.reason, r.label";
-
-fn recording(row: &Row<'_>) -> rusqlite::Result<Recording> {
-    Ok(Recording {
-        id: row.get(0)?,
-        source_id: row.get(1)?,
-        volume: row.get(2)?,
-        root: row.get::<_, String>(3)?.into(),
-        path: row.get::<_, String>(4)?.into(),
-        start_us: row.get(5)?,
-        end_us: row.get(6)?,
-        clock: row.get(7)?,
-        bytes: row.get(8)?,
-        frames: row.get(9)?,
-        codec: row.get(10)?,
-        audio: row.get(11)?,
-        width: row.get(12)?,
-        height: row.get(13)?,
-        event_count: row.get(14)?,
-        tier: row.get(15)?,
-        checksum: row.get(16)?,
-        reason: row.get("reason")?,
-        label: row.get("label")?,
-    })
 }
 
 impl Store {
@@ -255,44 +232,16 @@ impl Store {
         sqlite(&self.path, error)
     }
 
-    fn query<P: rusqlite::Params>(&self, rest: &str, params: P) -> Result<Vec<Recording>, CatalogError> {
-        let text = format!("SELECT {COLUMNS} FROM recordings r JOIN volumes v ON v.id = r.volume_id {rest}");
-        let read = || {
-            let mut statement = self.db.prepare_cached(&text)?;
-            let rows = statement.query_map(params, recording)?;
-            rows.collect::<Result<Vec<_>, _>>()
-        };
-        read().map_err(|error| self.fail(error))
-    }
-
     /// Cameras that have or had recordings.
     pub fn cameras(&self) -> Result<Vec<u32>, CatalogError> {
         let read = || {
             let mut statement = self.db.prepare_cached("SELECT source_id FROM cameras ORDER BY source_id")?;
-            statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<_>, _>>()
+            let rows = statement.query_map([], |row| row.get::<_, i64>(0))?;
+            rows.map(|id| id.map(|id| u32::try_from(id).ok()))
+                .filter_map(Result::transpose)
+                .collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error| self.fail(error))
-    }
-
-    /// Recordings of a camera that overlap a time, in order.
-    pub fn recordings(
-        &self,
-        source_id: u32,
-        from_us: i64,
-        to_us: i64,
-    ) -> Result<Vec<Recording>, CatalogError> {
-        // The one that began before `from_us` and reaches into it is the last that did, so no scan is needed.
-        self.query(
-            "WHERE r.source_id = ?1 AND r.start_us < ?3 AND r.start_us >= coalesce((SELECT max(start_us) \
-             FROM recordings WHERE source_id = ?1 AND start_us <= ?2), ?2) \
-             AND coalesce(r.end_us, r.start_us + 1) > ?2 ORDER BY r.start_us",
-            params![source_id, from_us, to_us],
-        )
-    }
-
-    /// Every recording, a page at a time: those with ids after `after`.
-    pub fn page(&self, after: i64, count: u32) -> Result<Vec<Recording>, CatalogError> {
-        self.query("WHERE r.id > ?1 ORDER BY r.id LIMIT ?2", params![after, count])
     }
 
     /// Recordings of a camera whose end was not noted.
@@ -301,78 +250,6 @@ impl Store {
             "WHERE r.end_us IS NULL AND v.identity = ?1 AND (?2 IS NULL OR r.source_id = ?2)",
             params![volume, source_id],
         )
-    }
-
-    /// What was seen in the recordings of a time.
-    pub fn events(&self, source_id: u32, from_us: i64, to_us: i64) -> Result<Vec<Event>, CatalogError> {
-        let read = || {
-            let mut statement = self.db.prepare_cached(
-                "SELECT e.class_name, e.first_us, e.last_us, e.count, e.confidence FROM recordings r \
-                 JOIN events e ON e.recording_id = r.id WHERE r.source_id = ?1 AND r.event_count > 0 \
-                 AND r.start_us < ?3 AND r.start_us >= coalesce((SELECT max(start_us) FROM recordings \
-                 WHERE source_id = ?1 AND start_us <= ?2), ?2) AND e.last_us >= ?2 AND e.first_us < ?3 \
-                 ORDER BY e.first_us",
-            )?;
-            let rows = statement.query_map(params![source_id, from_us, to_us], |row| {
-                Ok(Event {
-                    source_id,
-                    class_name: row.get(0)?,
-                    first_us: row.get(1)?,
-                    last_us: row.get(2)?,
-                    count: row.get(3)?,
-                    confidence: row.get(4)?,
-                })
-            })?;
-            rows.collect::<Result<Vec<_>, _>>()
-        };
-        read().map_err(|error| self.fail(error))
-    }
-
-    /// Stretches without a pause longer than `pause_us`, each recorded for one reason.
-    pub fn timeline(
-        &self,
-        source_id: u32,
-        from_us: i64,
-        to_us: i64,
-        pause_us: i64,
-    ) -> Result<Vec<Span>, CatalogError> {
-        let mut spans: Vec<Span> = Vec::new();
-        let read = |spans: &mut Vec<Span>| {
-            let mut statement = self.db.prepare_cached(
-                "SELECT start_us, coalesce(end_us, start_us), bytes, event_count, reason FROM recordings \
-                 WHERE source_id = ?1 AND start_us < ?3 AND start_us >= coalesce((SELECT max(start_us) \
-                 FROM recordings WHERE source_id = ?1 AND start_us <= ?2), ?2) ORDER BY start_us",
-            )?;
-            let mut rows = statement.query(params![source_id, from_us, to_us])?;
-            while let Some(row) = rows.next()? {
-                let (start_us, end_us): (i64, i64) = (row.get(0)?, row.get(1)?);
-                let (bytes, event_count): (u64, u64) = (row.get(2)?, row.get(3)?);
-                let reason = row.get_ref(4)?.as_str_or_null()?.and_then(Reason::of);
-                if end_us <= from_us {
-                    continue;
-                }
-                match spans.last_mut() {
-                    Some(span) if start_us <= span.end_us + pause_us && span.reason == reason => {
-                        span.end_us = span.end_us.max(end_us);
-                        span.segments += 1;
-                        span.bytes += bytes;
-                        span.event_count += event_count;
-                    }
-                    _ => spans.push(Span {
-                        source_id,
-                        start_us,
-                        end_us,
-                        segments: 1,
-                        bytes,
-                        event_count,
-                        reason,
-                    }),
-                }
-            }
-            Ok(())
-        };
-        read(&mut spans).map_err(|error| self.fail(error))?;
-        Ok(spans)
     }
 
     /// When the newest recording of a camera began.
@@ -395,27 +272,15 @@ impl Store {
                 "SELECT coalesce(sum(bytes), 0) FROM usage WHERE source_id = ?1 \
                  AND (?2 IS NULL OR volume_id = (SELECT id FROM volumes WHERE identity = ?2))",
                 params![source_id, volume],
-                |row| row.get(0),
+                |row| row.get::<_, i64>(0),
             )
+            // Below 0 where rows were not what they should be.
+            .map(|bytes| u64::try_from(bytes).unwrap_or(0))
             .map_err(|error| self.fail(error))
     }
 
-    /// The oldest finished recordings: of a camera or of all, on a volume or on all; with `plain` those without
-    /// events.
-    pub fn oldest(&self, wanted: &Oldest<'_>, count: u32) -> Result<Vec<Recording>, CatalogError> {
-        let camera = if wanted.source_id.is_some() { "AND r.source_id = ?1" } else { "" };
-        let volume = if wanted.volume.is_some() {
-            "AND r.volume_id = (SELECT id FROM volumes WHERE identity = ?2)"
-        } else {
-            ""
-        };
-        let only = if wanted.plain { "AND r.event_count = 0" } else { "" };
-        let rest =
-            format!("WHERE r.end_us IS NOT NULL {camera} {volume} {only} ORDER BY r.start_us LIMIT ?3");
-        self.query(&rest, params![wanted.source_id, wanted.volume, count])
-    }
-
-    /// Forgets recordings that are still where they were found.
+    /// Forgets recordings that are still where they were found. The number of one that went meanwhile may be
+    /// another's.
     pub fn remove(&mut self, recordings: &[&Recording]) -> Result<(), CatalogError> {
         let write = |db: &mut Connection| {
             let transaction = db.transaction()?;
@@ -423,17 +288,34 @@ impl Store {
                 transaction
                     .prepare_cached(
                         "DELETE FROM recordings WHERE id = ?1 \
-                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2)",
+                         AND volume_id = (SELECT id FROM volumes WHERE identity = ?2) AND path = ?3",
                     )?
-                    .execute(params![recording.id, recording.volume])?;
+                    .execute(params![recording.id, recording.volume, recording.path.display().to_string()])?;
             }
             transaction.commit()
         };
         write(&mut self.db).map_err(|error| sqlite(&self.path, error))
     }
 
-    /// Notes recordings that began or ended; all or none.
+    /// Notes recordings that began or ended; all or none, but for those that the catalogue cannot hold: they are left
+    /// out, so that they do not keep others from it.
     pub fn write(&mut self, entries: &[Entry]) -> Result<(), CatalogError> {
+        match self.write_all(entries) {
+            Err(error) if error.refused() => {}
+            other => return other,
+        }
+        for entry in entries {
+            match self.write_all(std::slice::from_ref(entry)) {
+                Err(error) if error.refused() => {
+                    gst::warning!(CAT, "{} cannot be entered: {error}", entry.path.display());
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_all(&mut self, entries: &[Entry]) -> Result<(), CatalogError> {
         let write = |db: &mut Connection| {
             let transaction = db.transaction()?;
             for entry in entries {
@@ -450,7 +332,7 @@ fn put_volume(db: &Connection, volume: &Volume) -> rusqlite::Result<()> {
         "INSERT INTO volumes (identity, path) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET path = ?2 \
          WHERE path <> ?2",
     )?
-    .execute(params![volume.id, volume.root.display().to_string()])?;
+    .execute(params![volume.id, Place::canonical(&volume.root.display().to_string())])?;
     Ok(())
 }
 
@@ -470,7 +352,7 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
         "INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, frames, codec, audio, \
          width, height, event_count, checksum, tier) VALUES (?1, (SELECT id FROM volumes WHERE identity = ?2), ?3, \
          ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) ON CONFLICT (volume_id, path) DO UPDATE SET \
-         end_us = ?5, bytes = ?7, frames = ?8, event_count = max(event_count, ?13), checksum = ?14",
+         end_us = ?5, bytes = ?7, frames = ?8, event_count = max(event_count, ?13), checksum = coalesce(?14, checksum)",
     )?
     .execute(params![
         entry.source_id,
@@ -503,7 +385,8 @@ fn put(db: &Connection, entry: &Entry) -> rusqlite::Result<()> {
             seen.first_us,
             seen.last_us,
             seen.count,
-            seen.confidence,
+            // SQLite has no such number.
+            if seen.confidence.is_nan() { 0.0 } else { seen.confidence },
         ])?;
     }
     Ok(())

@@ -6,9 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{OptionalExtension, params};
+use nvr_core::segment::name;
+use rusqlite::params;
 
 use super::{CatalogError, Recording, Store, sqlite};
+use crate::nvrrecordsink::tiers::Place;
 use crate::nvrrecordsink::volume::Volume;
 
 /// Checksums, how much lies where, and what is being moved.
@@ -58,8 +60,15 @@ pub struct Move {
     pub path: PathBuf,
     /// Name of an upload in parts that may not have been ended.
     pub upload: Option<String>,
-    /// Whether the entry says that the recording lies where it was to go.
-    pub arrived: bool,
+    /// Where the entry says that the recording lies; `None` where it has none any more.
+    pub entry: Option<Side>,
+}
+
+/// One of the two volumes of a move.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    From,
+    To,
 }
 
 impl Store {
@@ -68,16 +77,21 @@ impl Store {
         self.db.pragma_update(None, "synchronous", "full").map_err(|error| self.fail(error))
     }
 
-    /// Identity of the volume that was last seen in a directory.
-    pub fn volume_at(&self, root: &str) -> Result<Option<String>, CatalogError> {
-        self.db
-            .query_row(
-                "SELECT identity FROM volumes WHERE path = ?1 ORDER BY id DESC LIMIT 1",
-                [root],
-                |row| row.get(0),
-            )
-            .optional()
-            .map_err(|error| self.fail(error))
+    /// Identity of the volume that was last seen at a location, however that is written.
+    pub fn volume_at(&self, location: &str) -> Result<Option<String>, CatalogError> {
+        let location = Place::canonical(location);
+        let read = || {
+            let mut statement =
+                self.db.prepare_cached("SELECT identity, path FROM volumes ORDER BY id DESC")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if Place::canonical(row.get_ref(1)?.as_str()?) == location {
+                    return row.get(0).map(Some);
+                }
+            }
+            Ok(None)
+        };
+        read().map_err(|error| self.fail(error))
     }
 
     /// Notes a volume, and where it is.
@@ -117,7 +131,8 @@ impl Store {
             .map_err(|error| self.fail(error))
     }
 
-    /// The copies count from now on. Which of them do: a recording may have been removed meanwhile.
+    /// The copies count from now on. Which of them do: a recording may have been removed meanwhile, and its number
+    /// given to another one.
     pub fn arrive(
         &mut self,
         recordings: &[Recording],
@@ -131,9 +146,15 @@ impl Store {
                 let changed = transaction
                     .prepare_cached(
                         "UPDATE recordings SET volume_id = (SELECT id FROM volumes WHERE identity = ?3), tier = ?4 \
-                         WHERE id = ?1 AND volume_id = (SELECT id FROM volumes WHERE identity = ?2)",
+                         WHERE id = ?1 AND volume_id = (SELECT id FROM volumes WHERE identity = ?2) AND path = ?5",
                     )?
-                    .execute(params![recording.id, recording.volume, to.id, tier])?;
+                    .execute(params![
+                        recording.id,
+                        recording.volume,
+                        to.id,
+                        tier,
+                        recording.path.display().to_string()
+                    ])?;
                 if changed > 0 {
                     arrived.push(recording.id);
                 }
@@ -144,13 +165,13 @@ impl Store {
         write(&mut self.db).map_err(|error| sqlite(&self.path, error))
     }
 
-    /// Says of one recording where it really is.
-    pub fn point(&mut self, recording_id: i64, to: &Volume, tier: &str) -> Result<(), CatalogError> {
+    /// Says of the recording with this path on the volume `from` where it really is.
+    pub fn point(&mut self, path: &Path, from: &Volume, to: &Volume, tier: &str) -> Result<(), CatalogError> {
         self.db
             .execute(
-                "UPDATE recordings SET volume_id = (SELECT id FROM volumes WHERE identity = ?2), tier = ?3 \
-                 WHERE id = ?1",
-                params![recording_id, to.id, tier],
+                "UPDATE recordings SET volume_id = (SELECT id FROM volumes WHERE identity = ?3), tier = ?4 \
+                 WHERE path = ?1 AND volume_id = (SELECT id FROM volumes WHERE identity = ?2)",
+                params![path.display().to_string(), from.id, to.id, tier],
             )
             .map(|_| ())
             .map_err(|error| self.fail(error))
@@ -161,9 +182,10 @@ impl Store {
         let read = || {
             let mut statement = self.db.prepare_cached(
                 "SELECT m.recording_id, f.identity, t.identity, m.path, m.upload, \
-                 coalesce(r.volume_id = m.to_volume, FALSE) FROM moves m \
+                 (SELECT max(r.volume_id = m.to_volume) FROM recordings r WHERE r.path = m.path \
+                 AND r.volume_id IN (m.from_volume, m.to_volume)) FROM moves m \
                  JOIN volumes f ON f.id = m.from_volume JOIN volumes t ON t.id = m.to_volume \
-                 LEFT JOIN recordings r ON r.id = m.recording_id AND r.path = m.path WHERE m.source_id = ?1",
+                 WHERE m.source_id = ?1",
             )?;
             let rows = statement.query_map([source_id], |row| {
                 Ok(Move {
@@ -172,10 +194,12 @@ impl Store {
                     to: row.get(2)?,
                     path: row.get::<_, String>(3)?.into(),
                     upload: row.get(4)?,
-                    arrived: row.get(5)?,
+                    entry: row.get::<_, Option<bool>>(5)?.map(|to| if to { Side::To } else { Side::From }),
                 })
             })?;
-            rows.collect::<Result<Vec<_>, _>>()
+            // A path that leads elsewhere is no recording's, and nothing is removed there.
+            let ours = |one: &Move| name::source_id(&one.path) == Some(source_id);
+            rows.filter(|one| one.as_ref().map_or(true, ours)).collect::<Result<Vec<_>, _>>()
         };
         read().map_err(|error| self.fail(error))
     }

@@ -1,9 +1,12 @@
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use super::*;
 use crate::nvrrecordsink::checksum::Checksum;
 use crate::nvrrecordsink::ear::{Seen, Sightings};
+use crate::nvrrecordsink::file;
 use crate::nvrrecordsink::volume::Volume;
 
 pub(super) const MINUTE: i64 = 60_000_000;
@@ -95,20 +98,30 @@ fn events_come_and_go_with_their_recording() {
     assert!(store.events(1, 0, i64::MAX).unwrap().is_empty());
 }
 
+/// A file with fragments of one picture that lasts a second, and where the header and each fragment end.
+pub(super) fn segment(fragments: u32) -> (Vec<u8>, Vec<usize>) {
+    use nvr_core::segment::mp4::{self, Medium, Run, Sample, Track};
+    let entry = mp4::video_entry(b"avc1", b"avcC", &[1], 640, 360);
+    let track = Track { id: 1, medium: Medium::Video, timescale: 90_000, width: 640, height: 360, entry };
+    let mut bytes = mp4::header(&[track], 0);
+    let mut ends = vec![bytes.len()];
+    for number in 0..fragments {
+        let samples = [Sample { size: 4, duration: 90_000, offset: 0, key: true }];
+        let start = u64::from(number) * 90_000;
+        mp4::fragment(&mut bytes, number + 1, &[Run { track: 1, start, samples: &samples }]);
+        bytes.extend([0; 4]);
+        ends.push(bytes.len());
+    }
+    (bytes, ends)
+}
+
 #[test]
 fn what_a_crash_left_is_closed_entered_or_removed() {
-    use nvr_core::segment::mp4::{self, Medium, Run, Sample, Track};
     let folder = tempfile::tempdir().unwrap();
     let volume = volume(folder.path());
     let mut store = Store::open(&folder.path().join(FILE)).unwrap();
-    let entry_box = mp4::video_entry(b"avc1", b"avcC", &[1], 640, 360);
-    let track =
-        Track { id: 1, medium: Medium::Video, timescale: 90_000, width: 640, height: 360, entry: entry_box };
-    let mut whole = mp4::header(&[track], 0);
-    let empty = whole.len();
-    let samples = [Sample { size: 4, duration: 90_000, offset: 0, key: true }];
-    mp4::fragment(&mut whole, 1, &[Run { track: 1, start: 0, samples: &samples }]);
-    whole.extend([0; 4]);
+    let (whole, ends) = segment(1);
+    let empty = ends[0];
     let put = |start_us: i64, bytes: &[u8]| {
         let path = folder.path().join(nvr_core::segment::name::path(1, start_us, 0));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -158,6 +171,43 @@ fn a_file_that_is_being_written_is_left_alone() {
     assert!(repair_file(&path).unwrap().is_some());
 }
 
+/// Leftovers are taken care of while cameras begin to record.
+#[test]
+fn a_file_that_has_just_been_made_is_no_leftover() {
+    let folder = tempfile::tempdir().unwrap();
+    let volume = volume(folder.path());
+    let (looks, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut store = Store::open(&folder.path().join(FILE)).unwrap();
+            while !done.load(Ordering::SeqCst) {
+                store.reconcile(&volume, 1).unwrap();
+                looks.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let _done = Done(&done);
+        for at in 0..200 {
+            let (file, path) = file::create(&volume.root, 1, at).unwrap();
+            // One that has begun since, and ended.
+            let wanted = looks.load(Ordering::SeqCst) + 2;
+            while looks.load(Ordering::SeqCst) < wanted {
+                thread::yield_now();
+            }
+            assert!(volume.root.join(&path).exists(), "{at}: {}", path.display());
+            drop(file);
+        }
+    });
+}
+
+/// Ends a thread of a test, also when the test fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_newer_catalogue_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,12 +225,15 @@ fn a_catalogue_of_the_first_version_is_taken_over() {
     let path = folder.path().join(FILE);
     let db = Connection::open(&path).unwrap();
     db.execute_batch(MIGRATIONS[0]).unwrap();
-    db.execute_batch(
+    let [first, second] =
+        [0, 1].map(|again| nvr_core::segment::name::path(4, 0, again).display().to_string());
+    db.execute_batch(&format!(
         "INSERT INTO volumes VALUES (1, 'disk', '/disk'); INSERT INTO cameras VALUES (4, 0);
          INSERT INTO recordings (source_id, volume_id, path, start_us, end_us, clock, bytes, codec, width, height)
-         VALUES (4, 1, 'a', 0, 9, 'ntp', 70, 'h264', 1, 1), (4, 1, 'b', 9, NULL, 'ntp', 7, 'h264', 1, 1);
-         PRAGMA user_version = 1;",
-    )
+         VALUES (4, 1, '{first}', 0, 9, 'ntp', 70, 'h264', 1, 1),
+         (4, 1, '{second}', 9, NULL, 'ntp', 7, 'h264', 1, 1);
+         PRAGMA user_version = 1;"
+    ))
     .unwrap();
     drop(db);
     let store = Store::open(&path).unwrap();

@@ -6,7 +6,11 @@
 
 mod address;
 mod archive;
+mod claims;
+#[cfg(test)]
+mod faults;
 mod mover;
+mod outage;
 mod place;
 mod round;
 mod s3;
@@ -18,9 +22,16 @@ mod tests;
 
 use std::sync::atomic::AtomicU64;
 
+use outage::Outages;
+
+use super::report::Voice;
+
 pub use archive::Archive;
+pub(super) use claims::Claims;
 pub(super) use mover::Mover;
+pub use outage::TierReport;
 pub use place::{Place, PlaceError};
+pub(super) use place::{make_folder, sync_folder};
 pub use settings::TierSettings;
 
 /// Names of the tiers, as the catalogue has them.
@@ -28,11 +39,24 @@ pub const HOT: &str = "hot";
 pub const WARM: &str = "warm";
 pub const COLD: &str = "cold";
 
-/// What has become of a camera's recordings since the start.
+/// What has become of a camera's recordings since the start, and which of its tiers are there.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Recordings that went on to another tier.
     pub moved: AtomicU64,
-    /// Attempts that failed; each is made again.
+    /// Attempts that failed, each of which is made again, and looks at tiers that were not there.
     pub failed: AtomicU64,
+    outages: Outages,
+}
+
+impl Tally {
+    /// One that tells of tiers that are missing, and back.
+    pub(super) fn told_by(voice: Voice) -> Self {
+        Self { outages: Outages::told_by(voice), ..Self::default() }
+    }
+
+    /// The tiers as they were found at the last look; none before the first.
+    pub fn tiers(&self) -> Vec<TierReport> {
+        self.outages.list()
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::catalog::{CatalogError, Recording};
@@ -17,6 +17,8 @@ use super::s3::{Bucket, Remote, S3Error};
 const PART: &str = "mp4-part";
 /// Bytes that are copied at a time.
 const CHUNK: usize = 256 << 10;
+/// Bytes that are written before they go to the disk: what others write there waits for no more than that.
+const SYNC: u64 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -36,6 +38,13 @@ pub enum PlaceError {
     Occupied(PathBuf),
     #[error("stopped")]
     Stopped,
+}
+
+impl PlaceError {
+    /// Whether other files of the same place may fare better.
+    pub fn concerns_a_file(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Source { .. } | Self::Occupied(_))
+    }
 }
 
 fn io_error(path: &Path) -> impl Fn(io::Error) -> PlaceError {
@@ -63,12 +72,14 @@ impl Place {
         Ok(Self::Folder(Volume::open(Path::new(&Self::canonical(location)), wanted)?))
     }
 
-    /// The one way to write a location. It holds no secret, even if the location did.
+    /// The one way to write a location, wherever it is read. It holds no secret, even if the location did.
     pub fn canonical(location: &str) -> String {
         if address::is_bucket(location) {
             return address::canonical(location);
         }
-        Path::new(location).components().collect::<PathBuf>().display().to_string()
+        let path = Path::new(location);
+        let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.components().collect::<PathBuf>().display().to_string()
     }
 
     pub fn volume(&self) -> &Volume {
@@ -83,6 +94,26 @@ impl Place {
         match self {
             Self::Folder(volume) => Ok(volume.check()?),
             Self::Bucket(bucket) => bucket.check(),
+        }
+    }
+
+    /// The same where nothing has to be asked for it: whether a directory is the mounted one.
+    pub fn mounted(&self) -> Result<(), PlaceError> {
+        match self {
+            Self::Folder(volume) => Ok(volume.check()?),
+            Self::Bucket(_) => Ok(()),
+        }
+    }
+
+    /// Whether what was just put here is here: a mount that went or came meanwhile would have it elsewhere.
+    pub fn kept(&self, path: &Path) -> Result<(), PlaceError> {
+        self.mounted()?;
+        match self {
+            Self::Folder(volume) => {
+                let file = volume.root.join(path);
+                fs::metadata(&file).map(|_| ()).map_err(io_error(&file))
+            }
+            Self::Bucket(_) => Ok(()),
         }
     }
 
@@ -120,8 +151,23 @@ impl Place {
         }
     }
 
-    /// Copies a recording to this place, and looks whether it arrived as it was sent. Returns the checksum of what
-    /// was read. When this fails, nothing is left here, or what is left can be told from `begun`: the name of an upload
+    /// What a file reads like from the disk itself: how many of the first `bytes` bytes there are, and their checksum.
+    pub fn reads(&self, path: &Path, bytes: u64) -> Result<(u64, Checksum), PlaceError> {
+        let mut from: Box<dyn Read + Send> = match self {
+            Self::Folder(volume) => {
+                let path = volume.root.join(path);
+                let file = File::open(&path).map_err(|error| PlaceError::Source { path, error })?;
+                uncache(&file);
+                Box::new(file)
+            }
+            Self::Bucket(_) => self.read(path)?,
+        };
+        let failed = |error| PlaceError::Source { path: self.volume().root.join(path), error };
+        Checksum::of(&mut from, bytes).map_err(failed)
+    }
+
+    /// Copies a recording to this place, and looks whether it arrived as it was sent. Returns how much was read, and
+    /// its checksum. When this fails, nothing is left here, or what is left can be told from `begun`: the name of an upload
     /// in parts, given before there is a part.
     pub(super) fn put(
         &self,
@@ -129,7 +175,7 @@ impl Place {
         from: &mut dyn Read,
         breath: &mut Breath<'_>,
         begun: &mut dyn FnMut(&str) -> Result<(), PlaceError>,
-    ) -> Result<Checksum, PlaceError> {
+    ) -> Result<(u64, Checksum), PlaceError> {
         match self {
             Self::Bucket(bucket) => bucket.put(recording, from, breath, begun),
             Self::Folder(volume) => {
@@ -171,17 +217,19 @@ fn copy(
     file: &Path,
     part: &Path,
     breath: &mut Breath<'_>,
-) -> Result<Checksum, PlaceError> {
+) -> Result<(u64, Checksum), PlaceError> {
     let fail = io_error(part);
+    // Not onto the disk that a mount point lies on.
+    volume.check()?;
     if fs::exists(file).map_err(&fail)? {
         return Err(PlaceError::Occupied(file.to_owned()));
     }
     let folder = file.parent().unwrap_or(&volume.root);
-    fs::create_dir_all(folder).map_err(&fail)?;
+    make_folder(folder).map_err(&fail)?;
     let mut out = OpenOptions::new().write(true).create(true).truncate(true).open(part).map_err(&fail)?;
     let mut checksum = Checksum::default();
     let mut buffer = vec![0; CHUNK];
-    let mut rest = recording.bytes;
+    let (mut rest, mut unsynced) = (recording.bytes, 0);
     while rest > 0 {
         let most = usize::try_from(rest).map_or(CHUNK, |rest| rest.min(CHUNK));
         let count = match from.read(&mut buffer[..most]) {
@@ -193,6 +241,11 @@ fn copy(
         checksum.update(&buffer[..count]);
         out.write_all(&buffer[..count]).map_err(&fail)?;
         rest -= count as u64;
+        unsynced += count as u64;
+        if unsynced >= SYNC {
+            out.sync_data().map_err(&fail)?;
+            unsynced = 0;
+        }
         breath.take(count as u64)?;
     }
     out.sync_all().map_err(&fail)?;
@@ -205,11 +258,22 @@ fn copy(
         return Err(PlaceError::Damaged(file.to_owned()));
     }
     fs::rename(part, file).map_err(&fail)?;
-    // The name, and the directories that may be new.
-    for folder in folder.ancestors().take_while(|folder| folder.starts_with(&volume.root)) {
-        sync_folder(folder).map_err(&fail)?;
+    // The name.
+    sync_folder(folder).map_err(&fail)?;
+    Ok((read, checksum))
+}
+
+/// Makes a folder, and those that it is in, so that a power cut takes none of them.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
     }
-    Ok(checksum)
+    let Some(parent) = path.parent() else { return Ok(()) };
+    make_folder(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other.and_then(|()| sync_folder(parent)),
+    }
 }
 
 /// Has the system forget what it holds of a file in memory: what is read next comes from the disk, and what is needed
@@ -226,7 +290,7 @@ fn uncache(file: &File) {
     }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
         // Some network file systems have no such thing.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),

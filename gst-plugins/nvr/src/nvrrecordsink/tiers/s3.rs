@@ -256,15 +256,15 @@ impl Bucket {
         self.ask("PUT", &action.sign(VALID), &[("content-md5", &sum)], Some(body)).map(|_| ())
     }
 
-    /// Uploads a recording, and looks whether all of it is there. Returns the checksum of what was read. `begun` is
-    /// told the name of an upload in parts before there is a part.
+    /// Uploads a recording, and looks whether all of it is there. Returns how much was read, and its checksum. `begun`
+    /// is told the name of an upload in parts before there is a part.
     pub(super) fn put(
         &self,
         recording: &Recording,
         from: &mut dyn Read,
         breath: &mut Breath<'_>,
         begun: &mut dyn FnMut(&str) -> Result<(), PlaceError>,
-    ) -> Result<Checksum, PlaceError> {
+    ) -> Result<(u64, Checksum), PlaceError> {
         let mut source = Source { recording, from, rest: recording.bytes, checksum: Checksum::default() };
         let mut part = vec![0; PART.min(usize::try_from(recording.bytes).unwrap_or(PART))];
         let mut count = source.fill(&mut part)?;
@@ -299,7 +299,7 @@ impl Bucket {
             self.remove(&recording.path)?;
             return Err(PlaceError::Damaged(self.volume.root.join(&recording.path)));
         }
-        Ok(source.checksum)
+        Ok((sent, source.checksum))
     }
 
     fn begin(&self, key: &str) -> Result<String, S3Error> {

@@ -6,7 +6,9 @@ use gst::glib;
 use gst::prelude::*;
 use nvr_core::retention::Policy;
 
+use super::address::{address, is_bucket};
 use super::{COLD, Place, WARM};
+use crate::properties::{amount, text};
 
 /// Bytes that a lower tier keeps free.
 const MIN_FREE: u64 = 256 << 20;
@@ -68,25 +70,15 @@ fn policy(max_age: u64, max_bytes: u64) -> Policy {
 
 impl TierSettings {
     pub fn properties() -> Vec<glib::ParamSpec> {
-        let text = |name: &'static str, nick: &'static str, blurb: &'static str| {
-            glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
-        };
-        let number = |name: &'static str, nick: &'static str, blurb: &'static str, default: u64| {
-            glib::ParamSpecUInt64::builder(name)
-                .nick(nick)
-                .blurb(blurb)
-                .default_value(default)
-                .mutable_playing()
-                .build()
-        };
+        let text = |name, nick, blurb| text(name, nick, blurb, None);
         vec![
-            number(
+            amount(
                 "hot-max-age",
                 "Hot age",
                 "Seconds after which recordings go on to the next tier, 0 for never",
                 0,
             ),
-            number(
+            amount(
                 "hot-max-bytes",
                 "Hot size",
                 "Bytes of this camera's recordings above which the oldest go on to the next tier, 0 for no limit",
@@ -97,19 +89,19 @@ impl TierSettings {
                 "Warm location",
                 "Directory, or s3:https://host/bucket/prefix, of the second tier",
             ),
-            number(
+            amount(
                 "warm-max-age",
                 "Warm age",
                 "Seconds of age after which recordings go on from the warm tier to the cold one, 0 for never",
                 0,
             ),
-            number(
+            amount(
                 "warm-max-bytes",
                 "Warm size",
                 "Bytes of this camera's recordings in the warm tier above which the oldest go on, 0 for no limit",
                 0,
             ),
-            number(
+            amount(
                 "warm-min-free",
                 "Warm free space",
                 "Bytes that the warm tier keeps free; the oldest recordings go on, or out where it is the last tier",
@@ -120,13 +112,13 @@ impl TierSettings {
                 "Cold location",
                 "Directory, or s3:https://host/bucket/prefix, of the last tier",
             ),
-            number(
+            amount(
                 "cold-min-free",
                 "Cold free space",
                 "Bytes that the cold tier keeps free, at the cost of the oldest recordings",
                 MIN_FREE,
             ),
-            number(
+            amount(
                 "move-rate",
                 "Move rate",
                 "Bytes per second that moving recordings may take, 0 for no limit",
@@ -178,6 +170,18 @@ impl TierSettings {
             }
             _ => return None,
         })
+    }
+
+    /// Whether every location is one; whether it is there is another matter.
+    ///
+    /// # Errors
+    /// Names the property and what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        for stage in self.stages().iter().filter(|stage| is_bucket(stage.location)) {
+            address(stage.location)
+                .map_err(|error| format!("property `{}-location`: {error}", stage.tier))?;
+        }
+        Ok(())
     }
 
     /// Whether there is more than the first tier.

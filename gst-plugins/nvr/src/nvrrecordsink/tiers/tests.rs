@@ -16,7 +16,7 @@ use crate::nvrrecordsink::ear::Sightings;
 use crate::nvrrecordsink::volume::{IDENTITY, Volume};
 use crate::nvrrecordsink::worker::now_us;
 
-const SECOND: i64 = 1_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
 
 /// A hot, a warm and a cold directory, and a catalogue beside them.
 pub(super) struct Tiers {
@@ -29,23 +29,27 @@ impl Tiers {
         gst::init().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let volume = Volume::open(&folder.path().join("hot"), None).unwrap();
-        let mut tiers = TierSettings::default();
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        let limits = Arc::new(Mutex::new(Limits::default()));
+        let attached = Attached { volume, source_id: 3, limits, settled: true };
+        let this = Self { folder, attached };
+        let path = |name: &str| this.folder.path().join(name).display().to_string();
         let own =
             [("warm-location", path("warm")), ("cold-location", path("cold")), ("move-rate", "0".into())];
         let own = own.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in own.chain(settings.iter().copied()) {
-            let specs = TierSettings::properties();
-            let spec = specs.iter().find(|spec| spec.name() == name).unwrap();
-            let value = match value.parse::<u64>() {
-                Ok(number) => gst::glib::Value::from(number),
-                Err(_) => gst::glib::Value::from(value),
-            };
-            assert!(tiers.set(&value, spec));
+            this.set(name, value);
         }
-        let limits = Arc::new(Mutex::new(Limits { tiers, ..Limits::default() }));
-        let attached = Attached { volume, source_id: 3, limits, settled: true };
-        Self { folder, attached }
+        this
+    }
+
+    pub fn set(&self, name: &str, value: &str) {
+        let specs = TierSettings::properties();
+        let spec = specs.iter().find(|spec| spec.name() == name).unwrap();
+        let value = match value.parse::<u64>() {
+            Ok(number) => gst::glib::Value::from(number),
+            Err(_) => gst::glib::Value::from(value),
+        };
+        assert!(self.attached.limits.lock().tiers.set(&value, spec));
     }
 
     pub fn catalogue(&self) -> PathBuf {
@@ -62,8 +66,12 @@ impl Tiers {
 
     /// Records a segment that began `age` seconds ago.
     pub fn record(&self, age: i64, text: &str) -> PathBuf {
+        self.record_of(3, age, text)
+    }
+
+    pub fn record_of(&self, source_id: u32, age: i64, text: &str) -> PathBuf {
         let start_us = now_us() - age * SECOND;
-        let path = nvr_core::segment::name::path(3, start_us, 0);
+        let path = nvr_core::segment::name::path(source_id, start_us, 0);
         let file = self.attached.volume.root.join(&path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, text).unwrap();
@@ -71,7 +79,7 @@ impl Tiers {
         checksum.update(text.as_bytes());
         let entry = Entry {
             volume: self.attached.volume.clone(),
-            source_id: 3,
+            source_id,
             path: path.clone(),
             start_us,
             end_us: Some(start_us + SECOND),
@@ -104,12 +112,12 @@ impl Tiers {
         self.store().page(0, 1000).unwrap()
     }
 
-    fn tiers_of(&self) -> Vec<String> {
+    pub fn tiers_of(&self) -> Vec<String> {
         let rows = self.store().oldest(&Oldest::default(), 1000).unwrap();
         rows.into_iter().map(|row| row.tier).collect()
     }
 
-    fn step(&self, index: usize) -> Step {
+    pub fn step(&self, index: usize) -> Step {
         let name = ["hot", "warm", "cold"][index];
         let location = self.folder.path().join(name).display().to_string();
         let place = Place::open(&location, None, None).unwrap();
@@ -124,7 +132,7 @@ impl Tiers {
     }
 
     /// Every entry has its one file, and every file its entry.
-    fn agrees(&self) {
+    pub fn agrees(&self) {
         let rows = self.rows();
         let mut named: Vec<_> = rows.iter().map(Recording::file).collect();
         named.sort();
@@ -274,7 +282,11 @@ fn a_power_cut_at_any_moment_of_a_move_loses_and_doubles_nothing() {
         }
         drop(store);
         let all = [hot, warm, tiers.step(2)];
-        assert!(step::settle_all(&mut tiers.store(), &all, 3).unwrap());
+        assert!(
+            step::settle_all(&mut tiers.store(), &all, 3, None, &mut step::Refused::new())
+                .unwrap()
+                .is_empty()
+        );
         tiers.agrees();
         assert_eq!(tiers.tiers_of(), [if steps > 3 { WARM } else { HOT }], "after {steps} steps");
     }
@@ -298,7 +310,11 @@ fn the_only_file_of_a_recording_counts_whatever_the_entry_says() {
             fs::create_dir_all(new.parent().unwrap()).unwrap();
             fs::rename(hot.place.volume().root.join(&path), new).unwrap();
         }
-        assert!(step::settle_all(&mut store, &[hot, warm], 3).unwrap());
+        assert!(
+            step::settle_all(&mut store, &[hot, warm], 3, None, &mut step::Refused::new())
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(tiers.tiers_of(), [if arrived { HOT } else { WARM }]);
         tiers.agrees();
     }

@@ -1,0 +1,128 @@
+use std::thread;
+
+use super::*;
+
+fn reply(mailbox: &Arc<Mailbox>, ticket: u64) -> Reply {
+    Reply { mailbox: Some(mailbox.clone()), ticket, tag: FrameTag::default() }
+}
+
+#[test]
+fn a_device_that_fails_over_the_model_is_passed_over() {
+    let all = [Device::Cuda, Device::Openvino, Device::Cpu];
+    let attempt = |working: Device| move |device| if device == working { Ok(device) } else { Err(device) };
+    assert_eq!(first_that_works(&all, attempt(Device::Cuda)), Ok((Device::Cuda, vec![])));
+    assert_eq!(
+        first_that_works(&all, attempt(Device::Cpu)),
+        Ok((Device::Cpu, vec![Device::Cuda, Device::Openvino]))
+    );
+    assert_eq!(first_that_works(&all, attempt(Device::Tensorrt)), Err(Device::Cpu));
+    assert_eq!(first_that_works(&all[..1], attempt(Device::Cpu)), Err(Device::Cuda));
+}
+
+/// The engine of the built-in model, where ONNX Runtime is.
+fn engine() -> Option<Arc<Engine>> {
+    gst::init().unwrap();
+    let key = EngineKey {
+        instance: String::new(),
+        source: Source::BuiltIn("demo"),
+        model_type: None,
+        labels_file: None,
+        device: Device::Cpu,
+        threads: 2,
+        batch_size: 4,
+        batch_timeout: Duration::ZERO,
+        runtime_library: None,
+    };
+    match Engine::load(&key) {
+        Ok(engine) => Some(engine),
+        Err(LoadError::Runtime(error)) => {
+            assert!(std::env::var_os("NVR_NO_SKIP").is_none(), "{error}");
+            println!("SKIPPED: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn without_a_thread_there_is_no_client_that_waits_for_ever() {
+    let Some(engine) = engine() else { return };
+    let none = |_, work: Box<dyn FnOnce() + Send>| {
+        drop(work);
+        Err(io::Error::from(io::ErrorKind::OutOfMemory))
+    };
+    assert!(matches!(engine.attach_with(none), Err(LoadError::Thread { .. })));
+    assert_eq!(engine.users(), 0);
+    // The session is still there for the next one, and one worker is enough for two.
+    let first = engine.attach().unwrap();
+    let second = engine.attach_with(none).unwrap();
+    assert_eq!((engine.users(), engine.workers.lock().len()), (2, 1));
+    drop((first, second));
+}
+
+#[test]
+fn a_worker_that_has_ended_is_replaced() {
+    let Some(engine) = engine() else { return };
+    let failed = engine.attach_with(|_, _| Ok(thread::spawn(|| {}))).unwrap();
+    let ended = || engine.workers.lock().iter().all(|worker| worker.thread.is_finished());
+    while !ended() {
+        thread::yield_now();
+    }
+    let client = engine.attach().unwrap();
+    let workers = engine.workers.lock();
+    assert_eq!((workers.len(), workers[0].number), (1, 0));
+    assert!(!workers[0].thread.is_finished());
+    drop(workers);
+    drop((failed, client));
+}
+
+#[test]
+fn a_job_that_is_lost_answers_all_the_same() {
+    let mailbox = Arc::<Mailbox>::default();
+    let lost = reply(&mailbox, 1);
+    let worker = thread::spawn(move || {
+        let _held = lost;
+        panic!("as a worker might");
+    });
+    assert!(mailbox.wait(1).unwrap().result.is_err());
+    assert!(worker.join().is_err());
+}
+
+#[test]
+fn a_job_that_nobody_waits_for_answers_nobody() {
+    let mailbox = Arc::<Mailbox>::default();
+    reply(&mailbox, 1).forget();
+    assert!(mailbox.take().is_none());
+}
+
+#[test]
+fn the_newest_answer_counts_and_each_is_taken_once() {
+    let mailbox = Arc::<Mailbox>::default();
+    reply(&mailbox, 2).answer(Ok(Vec::new()), Duration::ZERO);
+    reply(&mailbox, 1).answer(Ok(Vec::new()), Duration::ZERO);
+    assert_eq!(mailbox.take().map(|outcome| outcome.ticket), Some(2));
+    assert!(mailbox.take().is_none());
+}
+
+#[test]
+fn a_wait_ends_with_its_own_answer_or_an_interruption() {
+    let mailbox = Arc::<Mailbox>::default();
+    reply(&mailbox, 1).answer(Ok(Vec::new()), Duration::ZERO);
+    let waiting = {
+        let mailbox = mailbox.clone();
+        thread::spawn(move || mailbox.wait(2).map(|outcome| outcome.ticket))
+    };
+    reply(&mailbox, 2).answer(Ok(Vec::new()), Duration::ZERO);
+    assert_eq!(waiting.join().unwrap(), Some(2), "not the answer to the frame before");
+
+    let waiting = {
+        let mailbox = mailbox.clone();
+        thread::spawn(move || mailbox.wait(3).is_none())
+    };
+    mailbox.interrupt();
+    assert!(waiting.join().unwrap());
+    assert!(mailbox.wait(3).is_none(), "until it is allowed again");
+    mailbox.resume();
+    reply(&mailbox, 3).answer(Ok(Vec::new()), Duration::ZERO);
+    assert!(mailbox.wait(3).is_some());
+}
