@@ -108,11 +108,6 @@ impl Show {
     }
 
     fn camera(&self, id: i32, size: (u32, u32)) -> anyhow::Result<Source> {
-        self.camera_by(id, size, None)
-    }
-
-    /// A camera whose pictures go through another element behind `glupload`.
-    fn camera_by(&self, id: i32, size: (u32, u32), by: Option<&gst::Element>) -> anyhow::Result<Source> {
         let source = gst_app::AppSrc::builder()
             .caps(&info(size).to_caps()?)
             .format(gst::Format::Time)
@@ -124,15 +119,7 @@ impl Show {
         source.link(&upload)?;
         let pad = self.wall.request_pad_simple("sink_%u").context("a pad")?;
         pad.set_property("source-id", id);
-        if let Some(by) = by {
-            self.pipeline.add(by)?;
-        }
-        let last = by.unwrap_or(&upload);
-        last.static_pad("src").context("a pad")?.link(&pad)?;
-        if let Some(by) = by {
-            upload.link(by)?;
-            by.sync_state_with_parent()?;
-        }
+        upload.static_pad("src").context("a pad")?.link(&pad)?;
         upload.sync_state_with_parent()?;
         source.sync_state_with_parent()?;
         Ok(Source { pictures: source, upload, pad, size })
@@ -318,46 +305,6 @@ fn detections_on_pictures_in_gl_memory_are_in_pixels_of_the_wall() -> anyhow::Re
         },
     )?;
     assert_eq!(show.backend(), "gl");
-    Ok(())
-}
-
-/// Boxes that `nvroverlay` cannot draw into pictures in GLMemory come with them, and are drawn there.
-#[test]
-fn boxes_on_pictures_in_gl_memory_are_drawn_by_gl() -> anyhow::Result<()> {
-    if !gl::is_usable() {
-        return Ok(());
-    }
-    let show = Show::new("backend=gl", PLAIN)?;
-    show.pipeline.set_state(gst::State::Playing)?;
-    let size = (320, 180);
-    let boxes = gst::ElementFactory::make("nvroverlay").property_from_str("source", "meta").build()?;
-    let camera = show.camera_by(0, size, Some(&boxes))?;
-    let upload = camera.upload.static_pad("src").context("a pad")?;
-    let dog = Detection {
-        class_name: "dog".into(),
-        class_id: None,
-        confidence: 0.75,
-        rect: Rect::new(80.0, 45.0, 160.0, 90.0),
-        tracker_id: None,
-    };
-    // Behind glupload, which keeps no such metas.
-    upload.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if let Some(buffer) = info.buffer_mut() {
-            gstnvr::meta::add_detections(buffer.make_mut(), size.0, size.1, std::slice::from_ref(&dog));
-        }
-        gst::PadProbeReturn::Ok
-    });
-    show.until(
-        "the box",
-        || camera.show(128),
-        |wall| {
-            near(luma(wall, 20, 90), 128)
-                && near(luma(wall, 160, 90), 128)
-                && (76..84).any(|x| luma(wall, x, 100).abs_diff(128) > 20)
-        },
-    )?;
-    let caps = camera.pad.current_caps().context("caps")?;
-    assert!(caps.to_string().contains("memory:GLMemory, meta:GstVideoOverlayComposition"), "{caps}");
     Ok(())
 }
 

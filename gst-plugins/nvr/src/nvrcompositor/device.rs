@@ -2,7 +2,6 @@
 //! stand around it.
 
 use gst::prelude::*;
-use gst_video::CAPS_FEATURE_META_GST_VIDEO_OVERLAY_COMPOSITION as COMPOSITION;
 use gst_video::VideoFormat;
 use nvr_core::layout::Backend;
 
@@ -28,8 +27,6 @@ pub(super) struct Device {
     pub mixer: &'static str,
     /// What brings any picture into its memory, in front of each of the mixer's pads.
     pub front: &'static [&'static str],
-    /// What draws compositions of boxes that come on the pictures, behind `front`.
-    pub overlay: Option<&'static str>,
     /// What brings a wall into system memory.
     pub back: &'static [&'static str],
     /// The one of these elements whose sink pads say which formats it takes.
@@ -50,7 +47,6 @@ pub(super) const DEVICES: [Device; 3] = [
         memory: "memory:GLMemory",
         mixer: "glvideomixerelement",
         front: &["glupload", "glcolorconvert"],
-        overlay: Some("gloverlaycompositor"),
         back: &["glcolorconvert", "gldownload"],
         taker: "glcolorconvert",
         format: VideoFormat::Rgba,
@@ -65,7 +61,6 @@ pub(super) const DEVICES: [Device; 3] = [
         memory: "memory:VAMemory",
         mixer: "vacompositor",
         front: &["vapostproc"],
-        overlay: None,
         back: &["vapostproc"],
         taker: "vapostproc",
         format: VideoFormat::Nv12,
@@ -81,7 +76,6 @@ pub(super) const DEVICES: [Device; 3] = [
         memory: "memory:CUDAMemory",
         mixer: "cudacompositor",
         front: &["cudaupload", "cudaconvertscale"],
-        overlay: None,
         back: &["cudaconvertscale", "cudadownload"],
         taker: "cudaconvertscale",
         format: VideoFormat::Nv12,
@@ -118,11 +112,6 @@ pub(super) fn words(error: &gst::message::Error) -> String {
     }
 }
 
-/// Whether pictures come with a composition that has to be drawn.
-pub(super) fn is_composed(caps: &gst::CapsRef) -> bool {
-    caps.features(0).is_some_and(|features| !features.is_any() && features.contains(COMPOSITION))
-}
-
 /// Walls in system memory.
 pub(super) fn plain() -> gst::Caps {
     sized(gst_video::VideoCapsBuilder::new().format_list(FORMATS))
@@ -140,7 +129,7 @@ fn sized<F>(builder: gst_video::VideoCapsBuilder<F>) -> gst::Caps {
 impl Device {
     fn elements(&self) -> impl Iterator<Item = &'static str> {
         let around = self.front.iter().chain(self.back).copied();
-        [self.mixer].into_iter().chain(around).chain(self.overlay)
+        [self.mixer].into_iter().chain(around)
     }
 
     /// Whether all of its elements are installed. That they are does not say that there is a device.
@@ -193,26 +182,9 @@ impl Device {
         caps
     }
 
-    /// The same with a composition that it would draw; empty where it does not.
-    pub fn composed_input(&self) -> gst::Caps {
-        let mut caps = gst::Caps::new_empty();
-        if self.overlay.is_some() {
-            for structure in self.input().iter() {
-                let features = gst::CapsFeatures::new([self.memory, COMPOSITION.as_str()]);
-                caps.make_mut().append_structure_full(structure.to_owned(), Some(features));
-            }
-        }
-        caps
-    }
-
     /// Any picture in its memory, for templates.
     pub fn any_input(&self) -> gst::Caps {
-        let any = gst_video::VideoCapsBuilder::new;
-        let mut caps = any().features([self.memory]).build();
-        if self.overlay.is_some() {
-            caps.make_mut().append(any().features([self.memory, COMPOSITION.as_str()]).build());
-        }
-        caps
+        gst_video::VideoCapsBuilder::new().features([self.memory]).build()
     }
 
     /// Walls in its memory.

@@ -86,10 +86,6 @@ impl Devices {
             let wanted = open || device.backend == current;
             if wanted && device.is_installed() {
                 caps.make_mut().append(device.input());
-                // Only this device draws compositions: the processor could not take over.
-                if asked.fixed() == Some(device.backend) {
-                    caps.make_mut().append(device.composed_input());
-                }
             }
         }
         caps

@@ -194,7 +194,7 @@ impl Mixer {
         // All of them before the first picture: the mixer composes once each has one.
         for layer in &layers {
             if !self.feeds.contains_key(&layer.key) {
-                let feed = self.add(layer.key, device::is_composed(&layer.caps))?;
+                let feed = self.add(layer.key)?;
                 self.feeds.insert(layer.key, feed);
             }
         }
@@ -226,11 +226,10 @@ impl Mixer {
         }
     }
 
-    fn add(&self, key: Key, composed: bool) -> Result<Feed, String> {
+    fn add(&self, key: Key) -> Result<Feed, String> {
         let text = |error: glib::BoolError| error.to_string();
         let mut elements = Vec::new();
-        let overlay = self.device.overlay.filter(|_| composed);
-        for name in self.device.front.iter().copied().chain(overlay) {
+        for name in self.device.front {
             elements.push(gst::ElementFactory::make(name).build().map_err(text)?);
         }
         self.bin.add_many(&elements).map_err(text)?;
