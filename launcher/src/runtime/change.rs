@@ -218,7 +218,7 @@ impl Instance {
             }
             // The others were never touched.
             for id in rebuilt {
-                if self.handle.is_stopping() {
+                if self.handle().is_stopping() {
                     break;
                 }
                 if let Err(again) = self.rebuild_now(id) {
@@ -304,7 +304,7 @@ impl Instance {
     }
 
     fn goes_on(&self) -> Result<(), String> {
-        if self.handle.is_stopping() { Err("the instance is stopping".into()) } else { Ok(()) }
+        if self.handle().is_stopping() { Err("the instance is stopping".into()) } else { Ok(()) }
     }
 
     fn settled(&mut self, id: u32) -> Result<(), String> {
