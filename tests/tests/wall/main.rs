@@ -120,17 +120,20 @@ fn wall(size: (u32, u32), properties: &str, cameras: &[Camera], silent: usize) -
         source.push_buffer(still(camera)?)?;
     }
     let out = pipeline.by_name("out").and_downcast::<gst_app::AppSink>().context("the output")?;
-    let mut all_shown = false;
+    // A picture is counted before the wall with it is drawn, and one wall may lie in the sink already.
+    let mut since_all_shown = 0;
     let sample = loop {
         let sample = out.try_pull_sample(PATIENCE).context("the wall stands still")?;
-        if all_shown {
-            break sample;
-        }
         let shown = |pad: &gst::Pad| {
             let stats: gst::Structure = pad.property("stats");
             stats.get::<u64>("shown").is_ok_and(|shown| shown > 0)
         };
-        all_shown = compositor.sink_pads().iter().filter(|pad| shown(pad)).count() == cameras.len();
+        if since_all_shown == 3 {
+            break sample;
+        }
+        if compositor.sink_pads().iter().filter(|pad| shown(pad)).count() == cameras.len() {
+            since_all_shown += 1;
+        }
     };
     pipeline.set_state(gst::State::Null)?;
     let rgb = gst_video::convert_sample(

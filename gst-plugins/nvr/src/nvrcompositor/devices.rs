@@ -76,18 +76,15 @@ impl Devices {
         choice.current = Backend::Cpu;
     }
 
-    /// Pictures that cameras may send.
+    /// Pictures that cameras may send. What a device gave up on is still taken: a camera may have nothing else.
     pub fn accepted(&self, asked: NvrCompositorBackend) -> gst::Caps {
-        let (current, failed) = {
-            let choice = self.choice.lock();
-            (asked.fixed().unwrap_or(choice.current), choice.failed.clone())
-        };
+        let current = asked.fixed().unwrap_or(self.choice.lock().current);
         // Once a device draws, the pictures of another would have to be copied.
         let open = asked.fixed().is_none() && current == Backend::Cpu;
         let mut caps = gst_video::VideoCapsBuilder::new().build();
         for device in &device::DEVICES {
             let wanted = open || device.backend == current;
-            if wanted && !failed.contains(&device.backend) && device.is_installed() {
+            if wanted && device.is_installed() {
                 caps.make_mut().append(device.input());
                 // Only this device draws compositions: the processor could not take over.
                 if asked.fixed() == Some(device.backend) {

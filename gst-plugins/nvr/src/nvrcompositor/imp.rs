@@ -542,10 +542,6 @@ impl NvrCompositor {
         }
         gst::element_imp_warning!(self, gst::ResourceError::Failed, ["{}", device.farewell(reason)]);
         self.devices.give_up(device);
-        // Cameras that can send something else do.
-        for pad in self.obj().sink_pads() {
-            pad.push_event(gst::event::Reconfigure::new());
-        }
         Ok(())
     }
 

@@ -90,8 +90,6 @@ struct Feed {
     shown: Option<u64>,
     ready: Arc<Mutex<Option<gst::Buffer>>>,
     placed: Option<(Placement, u32, u32)>,
-    /// Whether its elements draw compositions.
-    composed: bool,
 }
 
 /// The way of pictures that the device does not take: the processor reads and converts them.
@@ -178,8 +176,12 @@ impl Mixer {
     /// # Errors
     /// The device has failed: nothing comes from it any more.
     pub fn compose(&mut self, layers: &[Layer]) -> Result<(gst::Buffer, u64), String> {
+        // A mixer whose pad changes its caps takes the picture and waits for another one: a new pad it does not.
         let here = |key: &Key, feed: &Feed| {
-            layers.iter().any(|layer| layer.key == *key && device::is_composed(&layer.caps) == feed.composed)
+            let is_it = |layer: &Layer| {
+                layer.key == *key && feed.caps.as_ref().is_none_or(|caps| *caps == layer.caps)
+            };
+            layers.iter().any(is_it)
         };
         let gone: Vec<Key> =
             self.feeds.iter().filter(|(key, feed)| !here(key, feed)).map(|(key, _)| *key).collect();
@@ -263,7 +265,6 @@ impl Mixer {
             shown: None,
             ready,
             placed: None,
-            composed,
         })
     }
 
@@ -325,14 +326,14 @@ impl Feed {
         let flow = |result: Result<gst::FlowSuccess, gst::FlowError>| {
             result.map_err(|error| format!("{} pictures: {error}", layer.info.format()))
         };
-        let same = self.shown == Some(layer.version) && self.caps.as_ref() == Some(&layer.caps);
+        let same = self.shown == Some(layer.version);
         // The picture passes the probe again: nobody may hold the lock then.
         let ready = if same { self.ready.lock().take() } else { None };
         if let Some(mut buffer) = ready {
             at(buffer.make_mut(), time);
             return flow(self.tail.push(buffer)).map(|_| false);
         }
-        if self.caps.as_ref() != Some(&layer.caps) {
+        if self.caps.is_none() {
             self.negotiate(layer)?;
         }
         let mut buffer = match &mut self.adapter {
@@ -365,7 +366,6 @@ impl Feed {
             caps.set("framerate", RATE);
             caps.set("interlace-mode", "progressive");
         }
-        self.adapter = None;
         if self.source.peer_query_caps(Some(&caps)).is_empty() {
             let adapter = Adapter::new(&layer.info)?;
             caps = adapter.to.to_caps().map_err(|error| error.to_string())?;
@@ -374,9 +374,7 @@ impl Feed {
         if !self.source.push_event(gst::event::Caps::new(&caps)) {
             return Err(format!("{caps} is not taken"));
         }
-        if self.caps.is_none() {
-            self.source.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
-        }
+        self.source.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
         self.caps = Some(layer.caps.clone());
         Ok(())
     }

@@ -138,10 +138,8 @@ impl Tile {
             return Ok(());
         }
         let shown = picture.zip(self.placement);
-        {
-            if bars || shown.is_none() {
-                clear(wall, area, if shown.is_some() { BARS } else { EMPTY })?;
-            }
+        if bars || shown.is_none() {
+            clear(wall, area, if shown.is_some() { BARS } else { EMPTY })?;
         }
         let drawn = shown.map_or(Ok(()), |(picture, placement)| self.draw_picture(picture, placement, wall));
         if drawn.is_err() {

@@ -175,8 +175,7 @@ impl Spool {
         let writer = if let Some(writer) = &mut self.writer {
             writer
         } else {
-            // Somebody may have cleared all of it away.
-            fs::create_dir_all(&self.directory)?;
+            // The directory is not made again: where it is gone, so is the disk it was on.
             let file = OpenOptions::new().create_new(true).append(true).open(self.path(self.end))?;
             self.segments.push_back(Segment { first: self.end, count: 0, bytes: 0 });
             self.writer.insert(file)
@@ -311,7 +310,6 @@ impl Spool {
             self.dirty = false;
         }
         if self.saved_cursor != Some(self.cursor) {
-            fs::create_dir_all(&self.directory)?;
             let temporary = self.directory.join("cursor.new");
             fs::write(&temporary, format!("{}\n", self.cursor))?;
             fs::rename(temporary, self.cursor_path())?;

@@ -52,6 +52,20 @@ fn rows_that_lead_elsewhere_are_passed_over_and_taken_out() {
     assert_eq!(fs::read_to_string(theirs).unwrap(), "keep");
 }
 
+/// A note on a move has a file of either volume removed.
+#[test]
+fn moves_of_what_is_no_recording_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let volume = volume(&folder.path().join("disk"));
+    let mut store = Store::open(&folder.path().join(FILE)).unwrap();
+    store.write(&[0, 1].map(|at| entry(&volume, 1, at * MINUTE, Some((at + 1) * MINUTE)))).unwrap();
+    let mut rows = store.page(0, 9).unwrap();
+    rows[0].path = "../theirs.mp4".into();
+    store.intend(&rows, &Volume { root: folder.path().join("warm"), id: "warm".into() }).unwrap();
+    let moves = store.moves(1).unwrap();
+    assert_eq!(moves.iter().map(|one| &one.path).collect::<Vec<_>>(), [&rows[1].path]);
+}
+
 /// Neither removing nor repairing goes through a link.
 #[test]
 fn links_are_not_followed() {
