@@ -228,7 +228,7 @@ static TURN: Mutex<()> = Mutex::new(());
 /// A wall of 320×180 of two cameras whose caps say that their pictures are in `memory`.
 struct Wall {
     pipeline: gst::Pipeline,
-    wall: gst::Element,
+    compositor: gst::Element,
     out: gst_app::AppSink,
     cameras: Vec<gst_app::AppSrc>,
 }
@@ -262,7 +262,7 @@ impl Wall {
             source.link_pads(Some("src"), &wall, Some(&format!("sink_{n}")))?;
             cameras.push(source);
         }
-        Ok(Self { pipeline, wall, out, cameras })
+        Ok(Self { pipeline, compositor: wall, out, cameras })
     }
 
     /// Shows pictures of two greys until the wall does.
@@ -285,7 +285,7 @@ impl Wall {
     }
 
     fn backend(&self) -> String {
-        self.wall.property::<gst::Structure>("stats").get("backend").expect("the backend")
+        self.compositor.property::<gst::Structure>("stats").get("backend").expect("the backend")
     }
 
     fn said(&self) -> Vec<String> {

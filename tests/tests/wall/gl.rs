@@ -80,7 +80,7 @@ struct Show {
 
 /// A camera whose pictures of one grey go through `glupload`.
 struct Source {
-    source: gst_app::AppSrc,
+    pictures: gst_app::AppSrc,
     upload: gst::Element,
     pad: gst::Pad,
     size: (u32, u32),
@@ -108,6 +108,11 @@ impl Show {
     }
 
     fn camera(&self, id: i32, size: (u32, u32)) -> anyhow::Result<Source> {
+        self.camera_by(id, size, None)
+    }
+
+    /// A camera whose pictures go through another element behind `glupload`.
+    fn camera_by(&self, id: i32, size: (u32, u32), by: Option<&gst::Element>) -> anyhow::Result<Source> {
         let source = gst_app::AppSrc::builder()
             .caps(&info(size).to_caps()?)
             .format(gst::Format::Time)
@@ -119,14 +124,22 @@ impl Show {
         source.link(&upload)?;
         let pad = self.wall.request_pad_simple("sink_%u").context("a pad")?;
         pad.set_property("source-id", id);
-        upload.static_pad("src").context("a pad")?.link(&pad)?;
+        if let Some(by) = by {
+            self.pipeline.add(by)?;
+        }
+        let last = by.unwrap_or(&upload);
+        last.static_pad("src").context("a pad")?.link(&pad)?;
+        if let Some(by) = by {
+            upload.link(by)?;
+            by.sync_state_with_parent()?;
+        }
         upload.sync_state_with_parent()?;
         source.sync_state_with_parent()?;
-        Ok(Source { source, upload, pad, size })
+        Ok(Source { pictures: source, upload, pad, size })
     }
 
     fn remove(&self, camera: &Source) -> anyhow::Result<()> {
-        for element in [camera.source.upcast_ref(), &camera.upload] {
+        for element in [camera.pictures.upcast_ref(), &camera.upload] {
             element.set_state(gst::State::Null)?;
             self.pipeline.remove(element)?;
         }
@@ -181,7 +194,7 @@ impl Source {
                 frame.plane_data_mut(plane)?.fill(if plane == 0 { grey } else { 128 });
             }
         }
-        self.source.push_buffer(buffer)?;
+        self.pictures.push_buffer(buffer)?;
         Ok(())
     }
 
@@ -221,7 +234,7 @@ fn cameras_in_gl_memory_come_freeze_change_size_and_go() -> anyhow::Result<()> {
     })?;
 
     second.size = (36, 64);
-    second.source.set_caps(Some(&info(second.size).to_caps()?));
+    second.pictures.set_caps(Some(&info(second.size).to_caps()?));
     let both = || first.show(200).and_then(|()| second.show(220));
     show.until("a picture in portrait with bars", both, |wall| {
         near(luma(wall, 80, 90), 220) && luma(wall, 4, 90) < 30
@@ -317,14 +330,9 @@ fn boxes_on_pictures_in_gl_memory_are_drawn_by_gl() -> anyhow::Result<()> {
     let show = Show::new("backend=gl", PLAIN)?;
     show.pipeline.set_state(gst::State::Playing)?;
     let size = (320, 180);
-    let camera = show.camera(0, size)?;
     let boxes = gst::ElementFactory::make("nvroverlay").property_from_str("source", "meta").build()?;
-    show.pipeline.add(&boxes)?;
+    let camera = show.camera_by(0, size, Some(&boxes))?;
     let upload = camera.upload.static_pad("src").context("a pad")?;
-    upload.unlink(&camera.pad)?;
-    boxes.static_pad("src").context("a pad")?.link(&camera.pad)?;
-    upload.link(&boxes.static_pad("sink").context("a pad")?)?;
-    boxes.sync_state_with_parent()?;
     let dog = Detection {
         class_name: "dog".into(),
         class_id: None,

@@ -365,6 +365,9 @@ impl AggregatorImpl for NvrCompositor {
         query: &mut gst::query::Allocation,
     ) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        if query.get().0.is_some_and(device::is_composed) {
+            query.add_allocation_meta::<gst_video::VideoOverlayCompositionMeta>(None);
+        }
         self.parent_propose_allocation(pad, decide, query)
     }
 

@@ -59,7 +59,8 @@ pub(super) struct Layer {
 pub(super) struct Mixer {
     device: &'static Device,
     bin: gst::Bin,
-    mixer: gst::Element,
+    /// GStreamer's.
+    element: gst::Element,
     /// Takes what the mixer gives.
     drain: gst::Pad,
     feeds: BTreeMap<Key, Feed>,
@@ -158,7 +159,7 @@ impl Mixer {
         let this = Self {
             device,
             bin,
-            mixer,
+            element: mixer,
             drain,
             feeds: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -237,7 +238,7 @@ impl Mixer {
         let first = elements.first().and_then(|first| first.static_pad("sink"));
         let tail = elements.last().and_then(|last| last.static_pad("src"));
         let (first, tail) = first.zip(tail).ok_or("an element has no pads")?;
-        let input = self.mixer.request_pad_simple("sink_%u").ok_or("the mixer gives no pad")?;
+        let input = self.element.request_pad_simple("sink_%u").ok_or("the mixer gives no pad")?;
         input.set_property("zorder", key.height());
         tail.link(&input).map_err(|error| error.to_string())?;
         let ready = Arc::new(Mutex::new(None));
@@ -272,7 +273,7 @@ impl Mixer {
         let Some(feed) = self.feeds.remove(&key) else { return };
         // It is on its way out: what does not work any more does not matter.
         let _ = feed.source.set_active(false);
-        self.mixer.release_request_pad(&feed.input);
+        self.element.release_request_pad(&feed.input);
         for element in &feed.elements {
             let _ = element.set_state(gst::State::Null);
         }
