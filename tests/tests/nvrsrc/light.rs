@@ -221,14 +221,17 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
+/// What a camera does once it plays.
+type Act = Box<dyn Fn(&std::net::TcpStream) + Send + Sync>;
+
 /// Whatever has no end ends the connection, and never takes the memory.
 #[test]
 fn a_camera_that_sends_without_end_is_cut_off() {
     init();
-    let fragment = scripted::packet(0, 1, 9, false, &[&[0x5c, 0x01][..], &[7; 60_000]].concat());
+    let fragment = scripted::packet(0, 1, 9, false, &[vec![0x5c, 0x01], vec![7; 60_000]].concat());
     let first = scripted::packet(0, 0, 9, false, &[0x5c, 0x81, 0x9a]);
     let before = resident();
-    let hostile: Vec<(&str, Box<dyn Fn(&std::net::TcpStream) + Send + Sync>)> = vec![
+    let hostile: Vec<(&str, Act)> = vec![
         ("too long", Box::new(|s| scripted::flood(s, b"RTSP/1.0 200 OK\r\nX: y\r\n"))),
         ("too long", Box::new(|s| scripted::flood(s, b"RTSP/1.0 200 OK"))),
         (
