@@ -1,6 +1,9 @@
 //! Values that GStreamer takes and the elements refuse when they start: what such a text means is known to nobody else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use gst::prelude::*;
 use gstnvr::mqtt::BrokerSettings;
@@ -11,12 +14,16 @@ use crate::{
     site::UNSET,
     template::{Element, Piece},
     values::{Camera, Plan},
+    wall::host_and_port,
 };
 
 /// Elements that talk to a broker.
 const MQTT: [&str; 5] = ["nvrcontrol", "nvrmqttsink", "nvroverlay", "nvrrecordsink", "nvrzones"];
 /// Properties that name files, which may be on another machine.
 const FILES: [&str; 3] = ["ca-file", "cert-file", "key-file"];
+/// Outputs that write below a folder and make none.
+const OUTPUTS: [(&str, &str); 3] =
+    [("hlssink2", "playlist-location"), ("multifilesink", "location"), ("nvrfilesink", "location")];
 
 /// Checks what a plan gives to our elements. `here`: on this machine and with its environment; else what only another
 /// one has is left out.
@@ -70,7 +77,20 @@ fn check_section(
                     wrong("rules", error.to_string(), false);
                 }
             }
+            "nvrrtspsink" => {
+                if let Some(Err(error)) = given.get("address").map(|address| host_and_port(address)) {
+                    wrong("address", error.to_string(), false);
+                }
+            }
             _ => {}
+        }
+        let output = OUTPUTS.iter().find(|(factory, _)| here && *factory == element.factory);
+        if let Some((_, property)) = output
+            && let Some(folder) = given.get(property).and_then(|path| Path::new(path).parent())
+            && !folder.as_os_str().is_empty()
+            && !folder.is_dir()
+        {
+            wrong(property, format!("there is no folder {}; make it first", folder.display()), false);
         }
         if let Err(error) = broker(element, &given) {
             problems.insert(error);
@@ -140,6 +160,16 @@ mod tests {
             let files = [("broker", "mqtts://h"), ("ca_file", "/nonexistent/ca.pem")];
             assert!(check(graph, &files, true).unwrap_err().contains("/nonexistent/ca.pem"), "{graph}");
             assert_eq!(check(graph, &files, false), Ok(()), "{graph}");
+        }
+        for (output, name, value, part) in [
+            ("rtsp", "rtsp_address", "nonsense", "nvrrtspsink address: \"nonsense\" is no address"),
+            ("hls", "location", "/nonexistent", "there is no folder /nonexistent; make it first"),
+            ("picture", "location", "/nonexistent/%d.jpg", "there is no folder /nonexistent"),
+            ("file", "location", "/nonexistent/wall.mp4", "there is no folder /nonexistent"),
+        ] {
+            let error = check("wall", &[("output", output), (name, value)], true).unwrap_err();
+            assert!(error.contains(part), "{output}: {error}");
+            assert_eq!(check("wall", &[("output", output)], true).is_err(), output == "hls", "{output}");
         }
         for graph in ["processor", "nvr"] {
             let error = check(graph, &[("zones", "not json"), ("alerts", "nor this")], true).unwrap_err();

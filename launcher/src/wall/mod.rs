@@ -1,5 +1,7 @@
-//! What the wall needs beside its graph: keys of its window, and an RTSP server for its picture.
+//! What the wall needs beside its graph: keys of its window, an RTSP server for its picture, and a file that is not
+//! emptied.
 
+mod file;
 mod rtsp;
 mod sink;
 #[cfg(test)]
@@ -12,6 +14,11 @@ glib::wrapper! {
     pub struct NvrRtspSink(ObjectSubclass<sink::RtspSink>) @extends gst::Bin, gst::Element, gst::Object;
 }
 
+glib::wrapper! {
+    /// The file output; see its own file.
+    pub struct NvrFileSink(ObjectSubclass<file::FileSink>) @extends gst::Bin, gst::Element, gst::Object;
+}
+
 /// Makes the launcher's own elements known to GStreamer.
 ///
 /// # Errors
@@ -22,8 +29,11 @@ pub fn register() -> Result<(), glib::BoolError> {
     if let Some(sink) = gst::Registry::get().lookup_feature(DIRECTFB) {
         sink.set_rank(gst::Rank::NONE);
     }
+    gst::Element::register(None, "nvrfilesink", gst::Rank::NONE, NvrFileSink::static_type())?;
     gst::Element::register(None, "nvrrtspsink", gst::Rank::NONE, NvrRtspSink::static_type())
 }
+
+pub(crate) use rtsp::host_and_port;
 
 /// The output for DirectFB.
 const DIRECTFB: &str = "dfbvideosink";

@@ -31,15 +31,23 @@ impl Served {
 
 type Clients = Arc<Mutex<Vec<AppSrc>>>;
 
+/// The two parts of an address to listen on.
+///
+/// # Errors
+/// It is none.
+pub fn host_and_port(address: &str) -> anyhow::Result<(&str, &str)> {
+    address
+        .rsplit_once(':')
+        .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        .with_context(|| format!("{address:?} is no address such as 0.0.0.0:8556"))
+}
+
 /// Serves what comes to `sink` at `rtsp://{address}/wall`.
 ///
 /// # Errors
 /// The address is not `host:port`, or cannot be listened on.
 pub fn serve(sink: &AppSink, address: &str) -> anyhow::Result<Served> {
-    let (host, port) = address
-        .rsplit_once(':')
-        .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        .with_context(|| format!("{address:?} is no address such as 0.0.0.0:8556"))?;
+    let (host, port) = host_and_port(address)?;
     let server = gst_rtsp_server::RTSPServer::new();
     server.set_address(host.trim_start_matches('[').trim_end_matches(']'));
     server.set_service(port);

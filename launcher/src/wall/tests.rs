@@ -1,4 +1,5 @@
-//! The RTSP output: it is watched by a client, and says what is wrong with an address.
+//! The RTSP output: it is watched by a client, and says what is wrong with an address. The file output: it keeps what
+//! is there.
 
 use gst::prelude::*;
 
@@ -61,4 +62,51 @@ fn a_wrong_address_is_an_error_that_says_what_is_right() {
         assert!(text.contains(address) && text.contains("0.0.0.0:8556"), "{text}");
         wall.set_state(gst::State::Null).unwrap();
     }
+}
+
+#[test]
+fn a_wall_that_starts_again_keeps_the_recording_that_is_there() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wall.mp4");
+    let names = || {
+        let mut names: Vec<String> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let write = || {
+        let description = format!(
+            "fakesrc num-buffers=1 sizetype=fixed sizemax=10 ! nvrfilesink location=\"{}\"",
+            path.display()
+        );
+        let pipeline = pipeline(&description);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let types = [gst::MessageType::Eos, gst::MessageType::Error];
+        let message = pipeline.bus().unwrap().timed_pop_filtered(PATIENCE, &types).unwrap();
+        assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
+        pipeline.set_state(gst::State::Null).unwrap();
+    };
+    write();
+    assert_eq!(names(), ["wall.mp4"]);
+    std::fs::write(&path, "survived").unwrap();
+    write();
+    // Once more with the same time: neither takes the other's place.
+    let kept = names();
+    assert!(kept.len() == 2 && kept[0].starts_with("wall-2") && kept[0].ends_with("Z.mp4"), "{kept:?}");
+    let first = folder.path().join(&kept[0]);
+    assert_eq!(std::fs::read_to_string(&first).unwrap(), "survived");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 10);
+    let time = std::fs::metadata(&first).unwrap().modified().unwrap();
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(time).unwrap();
+    write();
+    assert_eq!(names().len(), 3);
+    assert_eq!(std::fs::read_to_string(&first).unwrap(), "survived");
+    // An empty file is none, and a device is no file.
+    std::fs::write(&path, "").unwrap();
+    write();
+    assert_eq!(names().len(), 3);
+    assert_eq!(super::file::set_aside(std::path::Path::new("/dev/null")).unwrap(), None);
 }

@@ -39,10 +39,10 @@ pub fn answer(request: &Message, status: &str, headers: &[&str], body: &str) -> 
     let number = request.header("CSeq").unwrap_or("0");
     let mut text = format!("RTSP/1.0 {status}\r\nCSeq: {number}\r\n");
     for header in headers {
-        text += &format!("{header}\r\n");
+        text.extend([header, "\r\n"]);
     }
     if !body.is_empty() {
-        text += &format!("Content-Length: {}\r\n", body.len());
+        text.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
     text + "\r\n" + body
 }
@@ -76,7 +76,7 @@ impl Scripted {
             move || {
                 for stream in listener.incoming().flatten() {
                     let (heard, answers, act) = (heard.clone(), answers.clone(), act.clone());
-                    thread::spawn(move || talk(stream, &heard, &*answers, &act));
+                    thread::spawn(move || talk(&stream, &heard, &*answers, &act));
                 }
             }
         });
@@ -100,7 +100,7 @@ impl Scripted {
     }
 }
 
-fn talk(stream: TcpStream, heard: &Heard, answers: &Answers, act: &Arc<Act>) {
+fn talk(stream: &TcpStream, heard: &Heard, answers: &Answers, act: &Arc<Act>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some((first, headers)) = read(&mut reader) {
         let message = {
@@ -124,7 +124,7 @@ fn talk(stream: TcpStream, heard: &Heard, answers: &Answers, act: &Arc<Act>) {
             _ => answer(&message, "200 OK", &["Session: 1234"], ""),
         };
         let text = answers(&message).unwrap_or_else(usual);
-        if (&stream).write_all(text.as_bytes()).is_err() {
+        if (&*stream).write_all(text.as_bytes()).is_err() {
             return;
         }
         if message.method() == "PLAY" && text.contains(" 200 ") {
@@ -161,7 +161,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<(String, Strin
 pub fn packet(channel: u8, number: u16, timestamp: u32, marker: bool, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![b'$', channel];
     packet.extend_from_slice(&((payload.len() + 12) as u16).to_be_bytes());
-    packet.extend_from_slice(&[0x80, 96 | u8::from(marker) << 7]);
+    packet.extend_from_slice(&[0x80, 0x60 | u8::from(marker) << 7]);
     packet.extend_from_slice(&number.to_be_bytes());
     packet.extend_from_slice(&timestamp.to_be_bytes());
     packet.extend_from_slice(&[0, 0, 0, 7]);
