@@ -173,7 +173,8 @@ impl Session {
 
 /// The depayloader for an RTP stream.
 pub fn depayloader(rtp: &gst::StructureRef) -> Option<gst::ElementFactory> {
-    let known = match rtp.get::<&str>("encoding-name").ok()?.to_ascii_uppercase().as_str() {
+    let name = rtp.get::<&str>("encoding-name").ok();
+    let known = match name.unwrap_or_default().to_ascii_uppercase().as_str() {
         "H264" => Some("rtph264depay"),
         "H265" => Some("rtph265depay"),
         "JPEG" => Some("rtpjpegdepay"),
@@ -188,12 +189,16 @@ pub fn depayloader(rtp: &gst::StructureRef) -> Option<gst::ElementFactory> {
         return Some(factory);
     }
     // `rtspsrc` gives the caps of a stream that is to be selected another name.
-    let mut rtp = rtp.to_owned();
-    rtp.set_name("application/x-rtp");
-    let caps = gst::Caps::builder_full().structure(rtp).build();
+    let mut renamed = rtp.to_owned();
+    renamed.set_name("application/x-rtp");
+    let caps = gst::Caps::builder_full().structure(renamed).build();
     gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DEPAYLOADER, gst::Rank::MARGINAL)
         .into_iter()
-        .find(|factory| factory.can_sink_any_caps(&caps))
+        .find(|factory| match name {
+            Some(_) => factory.can_sink_any_caps(&caps),
+            // A static payload type says what it is by its number: only who takes this number is meant.
+            None => factory.can_sink_all_caps(&caps),
+        })
 }
 
 impl Shared {

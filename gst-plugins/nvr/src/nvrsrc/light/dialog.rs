@@ -184,6 +184,7 @@ mod tests {
 
     #[test]
     fn addresses_of_streams() {
+        gst::init().unwrap();
         for (base, control, expected) in [
             ("rtsp://cam/live", None, Some("rtsp://cam/live")),
             ("rtsp://cam/live/", Some("*"), Some("rtsp://cam/live/")),
