@@ -72,7 +72,10 @@ impl Volume {
         // Whoever can put a link there decides on no file elsewhere.
         for folder in file.ancestors().skip(1).take(2) {
             if fs::symlink_metadata(folder).is_ok_and(|found| found.is_symlink()) {
-                return Err(io::Error::new(ErrorKind::InvalidInput, format!("{} is a link", folder.display())));
+                return Err(io::Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("{} is a link", folder.display()),
+                ));
             }
         }
         match fs::remove_file(&file) {

@@ -235,12 +235,7 @@ impl<'a> Round<'a> {
     }
 
     /// The place of a tier, if it is there. Its absence is one warning.
-    fn place(
-        &mut self,
-        store: &Store,
-        location: &str,
-        limits: &Limits,
-    ) -> Result<Option<Place>, Trouble> {
+    fn place(&mut self, store: &Store, location: &str, limits: &Limits) -> Result<Option<Place>, Trouble> {
         let location = &Place::canonical(location);
         let known = self.places.entry(location.clone()).or_insert_with(|| Known {
             place: None,
