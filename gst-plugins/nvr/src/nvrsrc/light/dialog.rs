@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use gst::glib;
-use gst_rtsp::{RTSPResult, RTSPUrl};
 use gst_sdp::{SDPMediaRef, SDPMessage};
 use nvr_core::{access_unit::Assembler, interleaved, nal::Codec, rtsp};
 use url::Url;
@@ -71,6 +70,8 @@ pub fn begin(talk: &mut Talk, uri: &mut String, audio: bool, stop: &Stop) -> Res
         let answer = match talk.ask("SETUP", &control, &[("Transport", &transport)], stop) {
             // Sound that is not to be had costs no picture.
             Err(Trouble::Status(..)) if !wish.video => continue,
+            // The stream was announced, so its address is meant in another way. `rtspsrc` tries more than this one.
+            Err(Trouble::Status(404, text)) => return Err(Trouble::Beyond(text)),
             answer => answer?,
         };
         if let Some((name, seconds)) = answer.session.as_deref().and_then(rtsp::session) {
@@ -109,10 +110,12 @@ fn resolve(base: &str, control: Option<&str>) -> Result<String, Trouble> {
     if control.to_ascii_lowercase().starts_with("rtsp:") {
         return Ok(control.to_owned());
     }
-    match RTSPUrl::parse(base) {
-        (RTSPResult::Ok, Some(url)) => Ok(url.request_uri_with_control(control).into()),
-        _ => Err(Trouble::Lost("the camera gives its streams an address that is none".into())),
+    if !base.to_ascii_lowercase().starts_with("rtsp:") {
+        return Err(Trouble::Lost("the camera gives its streams an address that is none".into()));
     }
+    // As servers mean it, which is not always what resolving a relative address would give: behind the whole base, also
+    // where that ends with no slash, or in a query.
+    Ok(format!("{}/{}", base.trim_end_matches('/'), control.trim_start_matches('/')))
 }
 
 /// The first video that can be taken, and the first sound where that is wanted, as with `rtspsrc`.
@@ -191,7 +194,9 @@ mod tests {
             ("rtsp://cam:8554/live", Some("track1"), Some("rtsp://cam:8554/live/track1")),
             ("rtsp://cam/live/", Some("trackID=1"), Some("rtsp://cam/live/trackID=1")),
             ("rtsp://cam/live", Some("rtsp://cam/live/track1"), Some("rtsp://cam/live/track1")),
-            ("rtsp://cam/live?profile=1", Some("track1"), Some("rtsp://cam/live/track1?profile=1")),
+            ("rtsp://cam/live?profile=1", Some("track1"), Some("rtsp://cam/live?profile=1/track1")),
+            ("rtsp://cam/live?profile=1/", Some("track1"), Some("rtsp://cam/live?profile=1/track1")),
+            ("rtsp://cam/live", Some("/track1"), Some("rtsp://cam/live/track1")),
             ("rtsp://cam/live", Some("a b"), None),
             ("http://cam/live", Some("a"), None),
         ] {
