@@ -27,7 +27,7 @@ use crate::nvrsrc::imp::CAT;
 /// How long data of patient cameras may wait in the system's memory.
 const TICK: Duration = Duration::from_millis(40);
 /// What a picture's first packet waits for the others.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_micros(500);
 
 enum Order {
     Add(Box<Camera>),
