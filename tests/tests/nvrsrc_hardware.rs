@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        LazyLock,
+        Condvar, LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -28,9 +28,15 @@ enum Failure {
     Garbage,
     /// It refuses what goes in, without a word.
     Refusal,
+    /// A call into its driver does not return.
+    Hang,
 }
 
-const FAILURES: [Failure; 4] = [Failure::Error, Failure::Stall, Failure::Garbage, Failure::Refusal];
+const FAILURES: [Failure; 5] =
+    [Failure::Error, Failure::Stall, Failure::Garbage, Failure::Refusal, Failure::Hang];
+
+/// Calls into the driver return again.
+static RETURNS: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// Which of them the next device has.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -84,6 +90,15 @@ impl ObjectImpl for FakeImp {
                         && let Some(buffer) = info.buffer_mut()
                     {
                         buffer.make_mut().set_flags(gst::BufferFlags::CORRUPTED);
+                    }
+                    gst::PadProbeReturn::Ok
+                });
+            }
+            Failure::Hang => {
+                pad("src").add_probe(buffer, move |_, _| {
+                    if broken() {
+                        let (returns, told) = &RETURNS;
+                        let _held = told.wait_while(returns.lock().unwrap(), |returns| !*returns).unwrap();
                     }
                     gst::PadProbeReturn::Ok
                 });
@@ -218,13 +233,21 @@ fn hardware_that_fails_while_it_runs_is_replaced_by_software() {
         let mut watch = Watch::play(&uri);
         watch.plays_with("nvrtestfailingdevice");
         watch.plays_with("avdec_h264");
-        let told = watch.warnings.iter().filter(|text| text.contains("decoding in software")).count();
-        assert_eq!((told, watch.warnings.len()), (1, 1), "{failure:?}: {:?}", watch.warnings);
+        let told = |words| watch.warnings.iter().filter(|text: &&String| text.contains(words)).count();
+        let hangs = usize::from(matches!(failure, Failure::Hang));
+        assert_eq!(told("decoding in software"), 1, "{failure:?}: {:?}", watch.warnings);
+        assert_eq!(told("hangs; it is left behind"), hangs, "{failure:?}: {:?}", watch.warnings);
+        assert_eq!(watch.warnings.len(), 1 + hangs, "{failure:?}: {:?}", watch.warnings);
         assert_eq!(watch.stat("connections"), 2, "{failure:?}");
 
         // One stream, from before and after the failure, and it goes on.
         let mut times: Vec<_> = watch.pictures.try_iter().collect();
         assert!(times.len() + 1 >= GOOD as usize, "{failure:?}: {} pictures", times.len());
+        // What was left behind goes on, and nothing comes of it.
+        if hangs > 0 {
+            *RETURNS.0.lock().unwrap() = true;
+            RETURNS.1.notify_all();
+        }
         while times.len() < 4 * GOOD as usize {
             times.push(watch.pictures.recv_timeout(PATIENCE).expect("a picture"));
         }

@@ -95,6 +95,14 @@ impl<T> Slots<T> {
         self.entries.iter().flatten().filter(|slot| slot.waiting.is_some()).count()
     }
 
+    /// Whether this slot's job waits, and no other.
+    pub fn is_only(&self, id: SlotId) -> bool {
+        self.waiting() == 1
+            && self.entries.get(id.index).is_some_and(|entry| {
+                entry.as_ref().is_some_and(|slot| slot.serial == id.serial && slot.waiting.is_some())
+            })
+    }
+
     /// Since when the job waits that has waited longest.
     pub fn oldest_ns(&self) -> Option<u64> {
         self.entries.iter().flatten().filter_map(|slot| slot.waiting.as_ref()).map(|w| w.since_ns).min()
@@ -198,6 +206,19 @@ mod tests {
         slots.offer(ids[1], 6, 'b').unwrap();
         assert_eq!(slots.leaves_until(1, 10, 7), None, "two jobs, two workers");
         assert_eq!(slots.leaves_until(2, 10, 7), Some(15));
+    }
+
+    #[test]
+    fn the_only_one_is_known() {
+        let mut slots = Slots::default();
+        let (a, b) = (slots.attach(), slots.attach());
+        assert!(!slots.is_only(a));
+        slots.offer(a, 0, 1).unwrap();
+        assert!(slots.is_only(a) && !slots.is_only(b));
+        slots.offer(b, 0, 2).unwrap();
+        assert!(!slots.is_only(a) && !slots.is_only(b));
+        slots.detach(a);
+        assert!(!slots.is_only(a) && slots.is_only(b));
     }
 
     fn take<T>(slots: &mut Slots<T>, now_ns: u64, batching: Batching) -> (Next, Vec<(SlotId, T)>) {

@@ -42,7 +42,8 @@ pub fn output(input: &InputBuffer<'_>) -> PrepareOutputBufferSuccess {
     }
 }
 
-/// The same memory goes on downstream, so downstream decides. Frames are read whatever their strides.
+/// The same memory goes on downstream, so downstream decides. Frames are read whatever their strides. Where downstream
+/// has no wishes for memory, there is some that decoders need not copy from.
 pub fn ask_downstream(
     element: &impl IsA<gst_base::BaseTransform>,
     cat: gst::DebugCategory,
@@ -50,6 +51,10 @@ pub fn ask_downstream(
 ) -> Result<(), gst::LoggableError> {
     if !element.src_pad().peer_query(query) {
         return Err(gst::loggable_error!(cat, "downstream has no wishes for the allocation"));
+    }
+    let anywhere = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
+    if anywhere && query.allocation_pools().len() + query.allocation_params().len() == 0 {
+        frames::offer_pool(query);
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod nvrsrc;
 pub mod nvrtestsrc;
 pub mod nvrtrack;
 pub mod nvrzones;
+mod pixels;
 mod properties;
 mod sigpipe;
 

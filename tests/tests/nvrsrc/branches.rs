@@ -452,3 +452,33 @@ fn starts_and_stops_with_every_pad() {
         while encoded.try_pull_sample(gst::ClockTime::ZERO).is_some() {}
     }
 }
+
+/// As `gst-launch-1.0 -e` does when it is interrupted.
+#[test]
+fn an_end_that_is_asked_for_ends_every_pad() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(file) = clip(folder.path(), 50, 10, 0) else { return };
+    let server = RtspServer::start().unwrap();
+    let there = server.add_camera("0", &Camera::File(file)).unwrap();
+    // Nobody listens any more.
+    let away =
+        format!("rtsp://{}/0", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    for (uri, plays) in [(there, true), (away, false)] {
+        let mut player = Player::new(&uri, |_| {});
+        let encoded = player.request("encoded", None);
+        // Else the end waits for somebody who takes all pictures.
+        [&encoded, &player.sink].map(|sink| sink.set_property("wait-on-eos", false));
+        player.pipeline.set_state(gst::State::Playing).unwrap();
+        if plays {
+            player.picture();
+            sample(&encoded);
+        } else {
+            player.state("lost");
+        }
+        assert!(player.pipeline.send_event(gst::event::Eos::new()));
+        let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+        // Once every sink has ended.
+        let end = player.pipeline.bus().unwrap().timed_pop_filtered(SOON, &kinds).expect("an end");
+        assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+    }
+}

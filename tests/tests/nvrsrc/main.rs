@@ -3,6 +3,7 @@
 mod branches;
 mod codecs;
 mod light;
+mod memory;
 mod player;
 mod scripted;
 mod seldom;

@@ -3,7 +3,8 @@
 //! Each camera has a [`Client`]: its own slot in the queue and its own mailbox. A frame becomes a tensor on the
 //! camera's streaming thread; worker threads, each with a session of its own, take waiting tensors in turn. A
 //! job carries the mailbox that its answer goes to, so an answer cannot reach another camera, and a ticket, so it
-//! cannot be taken for the answer to another frame.
+//! cannot be taken for the answer to another frame. A camera that waits for its answer while nobody is at the first
+//! worker's session runs its job there itself.
 //!
 //! Lock order: the engine's queue, then nothing. Mailboxes are locked alone.
 
@@ -205,9 +206,26 @@ struct Job {
     reply: Reply,
 }
 
+/// A session, and what running it needs.
+#[derive(Debug)]
+struct Desk {
+    runner: Runner,
+    batch: Vec<(SlotId, Job)>,
+    /// The tensor of several pictures, and how many it has room for.
+    gathered: Option<(usize, TensorBuf)>,
+}
+
+impl Desk {
+    fn new(runner: Runner) -> Self {
+        Self { runner, batch: Vec::new(), gathered: None }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     slots: Slots<Job>,
+    /// The first worker's, while nobody is at it.
+    desk: Option<Desk>,
     /// Tensors that nobody uses at the moment.
     free: Vec<TensorBuf>,
     stopping: bool,
@@ -225,6 +243,15 @@ struct Shared {
 impl Shared {
     fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// Gives the first desk back. What came meanwhile is the workers' business.
+    fn leave(&self, desk: Desk) {
+        let mut queue = self.queue.lock();
+        queue.desk = Some(desk);
+        if queue.slots.waiting() > 0 {
+            self.wake.notify_all();
+        }
     }
 
     fn take_tensor(&self) -> TensorBuf {
@@ -466,13 +493,16 @@ fn try_out(runner: &mut Runner, spec: &ModelSpec, batch: usize) -> Result<(), Ru
     results.into_iter().try_for_each(|result| result.map(|_| ()))
 }
 
-fn work(shared: &Shared, worker: usize, mut runner: Runner) {
-    let mut batch: Vec<(SlotId, Job)> = Vec::new();
-    let mut gathered = None;
+fn work(shared: &Shared, worker: usize, runner: Runner) {
+    // The first worker shares its desk with the cameras that wait.
+    let mut own = Some(Desk::new(runner));
+    if worker == 0 {
+        shared.queue.lock().desk = own.take();
+    }
     loop {
-        {
+        let mut desk = {
             let mut queue = shared.queue.lock();
-            loop {
+            let desk = loop {
                 if queue.stopping {
                     return;
                 }
@@ -481,28 +511,38 @@ fn work(shared: &Shared, worker: usize, mut runner: Runner) {
                     let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
                     continue;
                 }
-                match queue.slots.take(now, shared.batching, &mut batch) {
-                    Next::Run => break,
+                let Some(mut desk) = own.take().or_else(|| queue.desk.take()) else {
+                    shared.wake.wait(&mut queue);
+                    continue;
+                };
+                let next = queue.slots.take(now, shared.batching, &mut desk.batch);
+                if next == Next::Run {
+                    break desk;
+                }
+                *(if worker == 0 { &mut queue.desk } else { &mut own }) = Some(desk);
+                match next {
                     Next::WaitUntil(due) => {
                         let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
                     }
-                    Next::Idle => shared.wake.wait(&mut queue),
+                    Next::Run | Next::Idle => shared.wake.wait(&mut queue),
                 }
-            }
+            };
             if queue.slots.waiting() > 0 {
                 shared.wake.notify_all();
             }
+            desk
+        };
+        run_batch(shared, &mut desk);
+        if worker == 0 {
+            shared.leave(desk);
+        } else {
+            own = Some(desk);
         }
-        run_batch(shared, &mut runner, &mut batch, &mut gathered);
     }
 }
 
-fn run_batch(
-    shared: &Shared,
-    runner: &mut Runner,
-    batch: &mut Vec<(SlotId, Job)>,
-    gathered: &mut Option<(usize, TensorBuf)>,
-) {
+fn run_batch(shared: &Shared, desk: &mut Desk) {
+    let Desk { runner, batch, gathered } = desk;
     let spec = &shared.info.spec;
     let pictures: Vec<_> = batch.iter().map(|(_, job)| job.picture.clone()).collect();
     let size = spec.batch.unwrap_or(batch.len()).max(batch.len());
@@ -612,13 +652,15 @@ impl Client {
         &self.mailbox
     }
 
-    /// Makes a frame a tensor and puts it in line, in place of an older one that still waits.
+    /// Makes a frame a tensor and puts it in line, in place of an older one that still waits. Workers look at it soon, or,
+    /// where the caller will [`wait`](Self::wait), once that is called.
     pub fn submit(
         &self,
         preprocessor: &mut Preprocessor,
         frame: &Frame<'_>,
         params: Arc<DecodeParams>,
         tag: FrameTag,
+        will_wait: bool,
     ) -> Result<Submitted, PreprocessError> {
         let shared = &self.engine.shared;
         let started = Instant::now();
@@ -644,8 +686,33 @@ impl Client {
             shared.give_tensor(&mut queue, old.tensor);
         }
         drop(queue);
-        shared.wake.notify_all();
+        if !will_wait {
+            shared.wake.notify_all();
+        }
         Ok(Submitted { ticket, replaced, preprocess })
+    }
+
+    /// Waits for the answer to `ticket`. `None` once the mailbox is [interrupted](Mailbox::interrupt).
+    ///
+    /// Where nothing else waits and nobody is at the first desk, this thread does the work: the tensor and the frame are
+    /// in its processor's caches, and no other thread has to be woken up. Otherwise the workers see to a fair order.
+    pub fn wait(&self, ticket: u64) -> Option<Outcome> {
+        let shared = &*self.engine.shared;
+        let desk = {
+            let mut queue = shared.queue.lock();
+            let queue = &mut *queue;
+            let mine = shared.info.device == Device::Cpu && queue.slots.is_only(self.slot);
+            queue.desk.take_if(|desk| {
+                mine && queue.slots.take(shared.now_ns(), shared.batching, &mut desk.batch) == Next::Run
+            })
+        };
+        if let Some(mut desk) = desk {
+            run_batch(shared, &mut desk);
+            shared.leave(desk);
+        } else {
+            shared.wake.notify_all();
+        }
+        self.mailbox.wait(ticket)
     }
 
     /// The ticket of the frame that was submitted last; 0 for none.

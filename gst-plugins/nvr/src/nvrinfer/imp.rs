@@ -428,7 +428,9 @@ impl NvrInfer {
             .map_err(|_| format!("the buffer is too small for a {}x{} frame", info.width(), info.height()))
             .and_then(|frame| {
                 let view = frames::view(&frame).ok_or("the frame's memory is laid out backwards")?;
-                client.submit(&mut preprocessor, &view, params, tag).map_err(|error| error.to_string())
+                client
+                    .submit(&mut preprocessor, &view, params, tag, mode == Mode::Sync)
+                    .map_err(|error| error.to_string())
             });
         self.with_state(|state| {
             state.preprocessor.get_or_insert(preprocessor);
@@ -567,7 +569,7 @@ impl NvrInfer {
         if let Some(task) = task {
             match self.submit(buffer, tag, &client, task, settings.mode) {
                 Ok(ticket) if settings.mode == Mode::Sync => {
-                    outcome = client.mailbox().wait(ticket);
+                    outcome = client.wait(ticket);
                     if outcome.is_none() {
                         client.withdraw();
                         return Err(gst::FlowError::Flushing);

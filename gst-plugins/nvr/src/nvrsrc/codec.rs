@@ -227,8 +227,7 @@ fn usable(factory: &gst::ElementFactory, caps: &gst::Caps) -> Result<gst::Elemen
 /// One thread per camera: frame threads hold pictures back and cost memory, and cameras are parallel enough.
 /// Strict compliance would hold back as many pictures as the stream might reorder; what is damaged or was joined
 /// in the middle is not a picture to look for people in. No number of damaged pictures is a reason to give up: the
-/// watchdog of the decoder is. Pictures that libav decodes in place stay locked while others refer to them, and whoever
-/// stamps one then copies it into new memory: copied into the pool's is cheaper.
+/// watchdog of the decoder is.
 fn tune(decoder: &gst::Element) {
     for (property, value) in [
         ("max-threads", "1"),
@@ -238,7 +237,6 @@ fn tune(decoder: &gst::Element) {
         ("std-compliance", "normal"),
         ("output-corrupt", "false"),
         ("qos", "false"),
-        ("direct-rendering", "false"),
         ("max-errors", "-1"),
     ] {
         if decoder.find_property(property).is_some() {

@@ -33,6 +33,10 @@ pub struct Flow {
     pub playing: AtomicBool,
     /// A push is under way; silence then is downstream's and not the camera's.
     pub pushing: AtomicBool,
+    /// Pictures come so seldom that the camera need not be read at once.
+    pub seldom: Arc<AtomicBool>,
+    /// The connection whose pictures are handed on.
+    pub session: AtomicU64,
     /// What follows the pad `video` failed while other pads are in use: they go on without pictures.
     pub refused: AtomicBool,
     /// The requested pads.
@@ -70,6 +74,8 @@ pub struct Stream {
     /// Whether the events that open the stream are out.
     pub opened: bool,
     pub caps: Option<gst::Caps>,
+    /// Where lines and planes have to lie; `None` where what follows reads them anywhere.
+    pub layout: Option<gst_video::VideoInfo>,
     /// The next picture is the first of a connection.
     pub discont: bool,
 }
@@ -119,6 +125,8 @@ impl Flow {
             stopped: AtomicBool::new(false),
             playing: AtomicBool::new(false),
             pushing: AtomicBool::new(false),
+            seldom: Arc::default(),
+            session: AtomicU64::new(0),
             last_media: AtomicU64::new(0),
             started: Instant::now(),
             max_fps: AtomicU64::new(0),
@@ -128,6 +136,14 @@ impl Flow {
             stream: Mutex::new(Stream { limiter: RateLimiter::for_source(source_id), ..Stream::default() }),
             counters: Counters::default(),
         }
+    }
+
+    /// What opens the stream of pictures.
+    pub fn stream_start(&self) -> gst::Event {
+        let element = self.element.upgrade();
+        let id = element.map(|element| self.pad.create_stream_id(&element, Some("video")));
+        let id = id.unwrap_or_else(|| "video".into());
+        gst::event::StreamStart::builder(&id).group_id(self.group).build()
     }
 
     pub fn set_rates(&self, max_fps: f64, decode: Decode) {

@@ -3,6 +3,8 @@
 
 use super::Decode;
 
+const SECOND: u64 = 1_000_000_000;
+
 /// One access unit, in decoding order.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
@@ -76,6 +78,12 @@ impl Gate {
         }
     }
 
+    /// Whether at most one picture a second is decoded, so that some milliseconds more or less do not matter.
+    pub fn seldom(&self, now: u64, decode: Decode, max_fps: f64) -> bool {
+        let rare = self.keyframe_interval().is_some_and(|interval| interval >= SECOND);
+        self.alone(now, decode, max_fps) && (rare || max_fps > 0.0 && max_fps <= 1.0)
+    }
+
     /// The longer of the last two keyframe distances, nanoseconds.
     pub fn keyframe_interval(&self) -> Option<u64> {
         self.intervals.iter().copied().flatten().max()
@@ -98,6 +106,27 @@ mod tests {
     use nvr_core::rate::RateLimiter;
 
     const MS: u64 = 1_000_000;
+
+    #[test]
+    fn pictures_are_seldom_where_keyframes_alone_are_decoded_and_come_once_a_second_at_most() {
+        for (decode, max_fps, gop, seldom) in [
+            (Decode::Auto, 0.5, 50, true),
+            (Decode::Auto, 0.5, 10, true),
+            (Decode::Auto, 2.0, 10, false),
+            (Decode::Auto, 5.0, 50, false),
+            (Decode::Keyframes, 0.0, 50, true),
+            (Decode::Keyframes, 0.0, 10, false),
+            (Decode::All, 0.1, 50, false),
+        ] {
+            let mut gate = Gate::default();
+            assert!(!gate.seldom(0, Decode::Auto, max_fps), "nothing is known yet");
+            for i in 0..=3 * gop {
+                let unit = Unit { time_ns: i * 40 * MS, keyframe: i % gop == 0, disposable: false };
+                gate.admit(unit, true, decode, max_fps, || true);
+            }
+            assert_eq!(gate.seldom(3 * gop * 40 * MS, decode, max_fps), seldom, "{decode:?} {max_fps} {gop}");
+        }
+    }
 
     /// Runs `seconds` of 25 fps with a keyframe every `gop` frames; of the rest, those that `disposable` names
     /// are. Returns how many units reached the decoder and how many pictures `max_fps` let through.

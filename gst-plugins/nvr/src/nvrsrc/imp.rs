@@ -544,6 +544,15 @@ impl ElementImpl for NvrSrc {
         pads::release(&self.obj(), pad, &self.lanes);
     }
 
+    fn send_event(&self, event: gst::Event) -> bool {
+        // Else it would end one pad of several, whichever comes first.
+        if event.type_() != gst::EventType::Eos {
+            return self.parent_send_event(event);
+        }
+        let running = self.running.lock();
+        running.as_ref().inspect(|running| running.mailbox.end()).is_some()
+    }
+
     fn change_state(
         &self,
         transition: gst::StateChange,

@@ -494,6 +494,9 @@ impl Lane {
                 Ok(())
             }
             Item::Eos => {
+                if !opened {
+                    self.pad.push_event(self.stream_start());
+                }
                 self.pad.push_event(gst::event::Eos::new());
                 Ok(())
             }

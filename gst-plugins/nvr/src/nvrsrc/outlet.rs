@@ -4,6 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use gst::prelude::*;
+use gst_video::{VideoInfo, VideoMeta};
 use nvr_core::detection::FrameFacts;
 use parking_lot::Mutex;
 
@@ -12,7 +13,7 @@ use super::{
     imp::CAT,
     worker::{Mailbox, Report},
 };
-use crate::meta;
+use crate::{frames, meta};
 
 /// The sink pad that a connection's last element is linked to. It belongs to no element; what arrives is pushed
 /// from the element's own pad in the same thread.
@@ -62,7 +63,9 @@ struct Outlet {
 impl Outlet {
     fn chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let flow = &*self.flow;
-        if flow.stopped.load(Ordering::Relaxed) {
+        // What hung and was left behind may wake up again.
+        let over = flow.session.load(Ordering::Relaxed) != self.session;
+        if over || flow.stopped.load(Ordering::Relaxed) {
             return Err(gst::FlowError::Flushing);
         }
         flow.touch();
@@ -113,11 +116,12 @@ impl Outlet {
             self.open(&mut stream, &caps, &mut events);
             (time, frame_id, std::mem::take(&mut stream.discont))
         };
+        let told = !events.is_empty();
         for event in events {
             flow.pad.push_event(event);
         }
 
-        let mut buffer = buffer;
+        let mut buffer = self.laid_out(buffer, &caps, told);
         {
             let buffer = buffer.make_mut();
             let facts = self.facts(buffer, frame_id, time, now);
@@ -161,10 +165,7 @@ impl Outlet {
     /// The events that have to be out before the next picture.
     fn open(&self, stream: &mut Stream, caps: &gst::Caps, events: &mut Vec<gst::Event>) {
         if !stream.opened {
-            let element = self.flow.element.upgrade();
-            let id = element.map(|element| self.flow.pad.create_stream_id(&element, Some("video")));
-            let id = id.unwrap_or_else(|| "video".into());
-            events.push(gst::event::StreamStart::builder(&id).group_id(self.flow.group).build());
+            events.push(self.flow.stream_start());
         }
         if stream.caps.as_ref() != Some(caps) {
             events.push(gst::event::Caps::new(caps));
@@ -205,9 +206,34 @@ impl Outlet {
         true
     }
 
+    fn offer_pool(query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Allocation(query) => frames::offer_pool(query),
+            _ => false,
+        }
+    }
+
+    /// The picture with its lines where what follows looks for them. That is asked when it may have changed: it was
+    /// `told` of a format, or is another element.
+    fn laid_out(&self, buffer: gst::Buffer, caps: &gst::Caps, told: bool) -> gst::Buffer {
+        let pad = &self.flow.pad;
+        if pad.check_reconfigure() || told {
+            let mut query = gst::query::Allocation::new(Some(caps), false);
+            let anywhere = !pad.is_linked()
+                || pad.peer_query(&mut query) && query.find_allocation_meta::<VideoMeta>().is_some();
+            self.flow.stream.lock().layout = VideoInfo::from_caps(caps).ok().filter(|_| !anywhere);
+        }
+        let layout = self.flow.stream.lock().layout.clone();
+        let packed = layout
+            .filter(|info| !frames::is_packed(&buffer, info))
+            .and_then(|info| frames::packed(&buffer, &info));
+        packed.unwrap_or(buffer)
+    }
+
     fn query(&self, pad: &gst::Pad, parent: Option<&gst::Object>, query: &mut gst::QueryRef) -> bool {
         match query.type_() {
             // What downstream can take decides on memory and format of the pictures.
+            gst::QueryType::Allocation if Self::offer_pool(query) => true,
             gst::QueryType::Allocation | gst::QueryType::Caps | gst::QueryType::AcceptCaps => {
                 self.flow.pad.peer_query(query) || gst::Pad::query_default(pad, parent, query)
             }

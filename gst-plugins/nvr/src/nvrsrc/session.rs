@@ -1,8 +1,13 @@
 //! One connection to a camera: a pipeline of its own, so that none of its errors, states and ends is seen outside.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
 };
 
 use gst::{glib, prelude::*};
@@ -21,6 +26,12 @@ use super::{
     tap::Tap,
     worker::{Mailbox, Report},
 };
+
+/// How long closing a connection takes at most where nothing hangs, on a busy machine.
+const STOP: Duration = Duration::from_secs(5);
+
+/// Connections of one camera that may hang at a time; the next one waits for one of them.
+const LEFT: usize = 2;
 
 /// What one connection is made from.
 #[derive(Clone, Debug)]
@@ -151,9 +162,29 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the connection; returns when all its threads have ended.
-    pub fn stop(self) {
-        self.tear_down();
+    /// Ends the connection, and all its threads. One that hangs, a decoder in its driver for one, is left behind where
+    /// `left` has room for it: it goes on ending in the background, and false is returned.
+    pub fn stop(self, left: &Arc<()>) -> bool {
+        let session = Arc::new(self);
+        let (end, ended) = mpsc::channel::<()>();
+        let (torn, mark) = (session.clone(), left.clone());
+        let spawned = thread::Builder::new().name("nvrsrc-stop".into()).spawn(move || {
+            torn.tear_down();
+            drop((torn, mark, end));
+        });
+        if spawned.is_err() {
+            session.tear_down();
+            return true;
+        }
+        // Nothing is ever sent: the other end is dropped.
+        while ended.recv_timeout(STOP) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // What follows the element may hold a picture for hours, and has a right to.
+            let held = session.shared.flow.pushing.load(Ordering::Relaxed);
+            if !held && Arc::strong_count(left) <= LEFT + 1 {
+                return false;
+            }
+        }
+        true
     }
 
     fn tear_down(&self) {

@@ -231,7 +231,12 @@ impl TapImp {
             return if wanted { Verdict::Decode } else { Verdict::Skip };
         };
         let unit = Unit { time_ns: time.nseconds(), keyframe, disposable };
-        let verdict = flow.gate.lock().admit(unit, wanted, decode, max_fps, || flow.is_due(time));
+        let (verdict, seldom) = {
+            let mut gate = flow.gate.lock();
+            let verdict = gate.admit(unit, wanted, decode, max_fps, || flow.is_due(time));
+            (verdict, gate.seldom(time.nseconds(), decode, max_fps))
+        };
+        flow.seldom.store(seldom, Ordering::Relaxed);
         if verdict != Verdict::Skip {
             let mut input = self.input.lock();
             input.keyed |= keyframe;

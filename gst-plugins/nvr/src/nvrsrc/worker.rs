@@ -67,6 +67,8 @@ pub struct Mailbox {
 #[derive(Debug, Default)]
 struct Orders {
     stop: bool,
+    /// The application wants the stream to end, as `gst-launch-1.0 -e` does.
+    end: bool,
     /// Settings have changed that need a new connection.
     reconnect: bool,
     /// The pad for audio was requested.
@@ -77,6 +79,7 @@ struct Orders {
 
 enum Wake {
     Stop,
+    End,
     Reconnect,
     Audio,
     Report(u64, Report),
@@ -97,6 +100,12 @@ impl Mailbox {
 
     pub fn stop(&self) {
         self.state.lock().stop = true;
+        self.wake.notify_all();
+    }
+
+    /// Ends the stream on all pads; new settings begin another.
+    pub fn end(&self) {
+        self.state.lock().end = true;
         self.wake.notify_all();
     }
 
@@ -127,6 +136,9 @@ impl Mailbox {
         loop {
             if state.stop {
                 return Wake::Stop;
+            }
+            if std::mem::take(&mut state.end) {
+                return Wake::End;
             }
             if std::mem::take(&mut state.reconnect) {
                 return Wake::Reconnect;
@@ -214,6 +226,8 @@ pub struct Worker {
     avoid_light: bool,
     warned: bool,
     session: u64,
+    /// Held by every connection that is being closed.
+    left: Arc<()>,
 }
 
 impl Worker {
@@ -234,6 +248,7 @@ impl Worker {
             avoid_light: false,
             warned: false,
             session: 0,
+            left: Arc::default(),
         }
     }
 
@@ -254,13 +269,7 @@ impl Worker {
                 End::Stop => return,
                 End::Again => continue,
                 End::Finished => {
-                    for lane in self.flow.lanes.all() {
-                        lane.finish();
-                    }
-                    self.flow.pad.push_event(gst::event::Eos::new());
-                    // Another address may follow; it opens a new stream.
-                    let mut stream = self.flow.stream.lock();
-                    (stream.opened, stream.caps) = (false, None);
+                    self.finish();
                     None
                 }
                 End::Downstream(error) => {
@@ -304,6 +313,23 @@ impl Worker {
         }
     }
 
+    /// Ends the stream of every pad.
+    fn finish(&self) {
+        for lane in self.flow.lanes.all() {
+            lane.finish();
+        }
+        // Another address may follow; it opens a new stream.
+        let opened = {
+            let mut stream = self.flow.stream.lock();
+            stream.caps = None;
+            std::mem::take(&mut stream.opened)
+        };
+        if !opened {
+            self.flow.pad.push_event(self.flow.stream_start());
+        }
+        self.flow.pad.push_event(gst::event::Eos::new());
+    }
+
     /// One connection, from its making to its end.
     fn connection(&mut self, settings: &Settings) -> End {
         self.session += 1;
@@ -340,6 +366,8 @@ impl Worker {
         };
         Counters::add(&self.flow.counters.connections, 1);
         *self.flow.gate.lock() = super::gate::Gate::default();
+        self.flow.seldom.store(false, Ordering::Relaxed);
+        self.flow.session.store(self.session, Ordering::Relaxed);
         self.flow.touch();
         self.flow.pictured();
         self.flow.refused.store(false, Ordering::Relaxed);
@@ -348,7 +376,15 @@ impl Worker {
             Err(error) => return lost(clean(settings, &error.to_string())),
         };
         let end = self.watch(settings, &plan, &session);
-        session.stop();
+        let hardware = session.found().decoder.filter(|(_, hardware)| *hardware);
+        if !session.stop(&self.left) {
+            // It hangs where nobody can call it back: the next connection does not wait for it.
+            let reason = match hardware {
+                Some((name, _)) => format!("{name} hangs"),
+                None => "the old connection does not end".into(),
+            };
+            self.warn(settings, &format!("{reason}; it is left behind with its thread and memory"));
+        }
         end
     }
 
@@ -364,6 +400,7 @@ impl Worker {
                 if settings.timeout > 0 { timeout.saturating_sub(silence).min(TICK) } else { TICK };
             let report = match self.mailbox.wait(Some(Instant::now() + deadline)) {
                 Wake::Stop => return End::Stop,
+                Wake::End => return End::Finished,
                 Wake::Reconnect => {
                     self.forget();
                     return End::Again;
@@ -518,11 +555,15 @@ impl Worker {
 
     /// Waits before the next attempt; `None`: until the settings change. False when the element stops.
     fn pause(&mut self, wait: Option<Duration>) -> bool {
-        let end = wait.map(|wait| Instant::now() + wait);
+        let mut end = wait.map(|wait| Instant::now() + wait);
         loop {
             let tick = Instant::now() + TICK;
             match self.mailbox.wait(Some(end.map_or(tick, |end| end.min(tick)))) {
                 Wake::Stop => return false,
+                Wake::End => {
+                    self.finish();
+                    end = None;
+                }
                 Wake::Reconnect => {
                     self.forget();
                     return true;

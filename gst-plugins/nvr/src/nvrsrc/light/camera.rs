@@ -5,7 +5,10 @@ use std::{
     io::Read,
     net::TcpStream,
     os::fd::{AsRawFd, RawFd},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use gst::prelude::*;
@@ -18,7 +21,11 @@ use nvr_core::{
     times::Skew,
 };
 
-use super::{Link, Trouble, receiver::Guest, talk::is_nothing};
+use super::{
+    Link, Trouble,
+    receiver::{Guest, Left},
+    talk::is_nothing,
+};
 use crate::{
     meta,
     nvrsrc::{imp::CAT, session::Shared},
@@ -46,6 +53,7 @@ pub struct Track {
     pub caps: gst::Caps,
     kind: u8,
     rate: u32,
+    video: bool,
     form: Form,
     pad: Option<gst::Pad>,
     unroll: Unroll,
@@ -54,17 +62,23 @@ pub struct Track {
     /// Nanoseconds since 1970, and the ticks for it.
     report: Option<(u64, i64)>,
     discont: bool,
+    /// The last packet was not the end of a picture.
+    open: bool,
     /// The timestamp of the last packet for a depayloader, and bytes with that.
     pile: (u32, usize),
 }
 
 impl Track {
     pub fn new((channel, reports): (u8, u8), kind: u8, rate: u32, caps: gst::Caps, form: Form) -> Self {
+        let video = caps
+            .structure(0)
+            .is_some_and(|s| s.name().starts_with("video/") || s.get::<&str>("media") == Ok("video"));
         Self {
             channel,
             reports,
             caps,
             kind,
+            video,
             rate,
             form,
             pad: None,
@@ -73,6 +87,7 @@ impl Track {
             skew: Skew::default(),
             report: None,
             discont: true,
+            open: false,
             pile: (0, 0),
         }
     }
@@ -106,6 +121,8 @@ impl Track {
             Order::Next => false,
             Order::Gap => true,
         };
+        // Of sound, the mark says something else.
+        self.open = self.video && !packet.marker;
         match &mut self.form {
             Form::Packets => {
                 self.discont |= gap;
@@ -187,7 +204,10 @@ impl Track {
 
 pub struct Camera {
     stream: Arc<TcpStream>,
+    /// Nothing is decoded.
     patient: bool,
+    /// What is decoded comes seldom.
+    seldom: Arc<AtomicBool>,
     link: Weak<Link>,
     shared: Weak<Shared>,
     tracks: Vec<Track>,
@@ -204,7 +224,16 @@ impl Camera {
         tracks: Vec<Track>,
         kept: Vec<u8>,
     ) -> Self {
-        Self { stream, patient, link: Arc::downgrade(link), shared: Arc::downgrade(shared), tracks, kept }
+        let seldom = shared.flow.seldom.clone();
+        Self {
+            stream,
+            patient,
+            seldom,
+            link: Arc::downgrade(link),
+            shared: Arc::downgrade(shared),
+            tracks,
+            kept,
+        }
     }
 
     /// Takes all whole items of `input`; gives how many bytes these were.
@@ -260,10 +289,10 @@ impl Guest for Camera {
     }
 
     fn is_patient(&self) -> bool {
-        self.patient
+        self.patient || self.seldom.load(Ordering::Relaxed)
     }
 
-    fn turn(&mut self, buffer: &mut [u8]) -> Result<bool, Trouble> {
+    fn turn(&mut self, buffer: &mut [u8]) -> Result<Left, Trouble> {
         let Some(shared) = self.shared.upgrade() else { return Err(Trouble::Stopped) };
         let Some(pipeline) = shared.pipeline.upgrade() else { return Err(Trouble::Stopped) };
         let now = pipeline.current_running_time();
@@ -277,7 +306,7 @@ impl Guest for Camera {
         buffer[..kept.len()].copy_from_slice(&kept);
         let mut filled = kept.len();
         let mut came = 0;
-        let result = loop {
+        let more = loop {
             let room = buffer.len() - filled;
             let length = match (&*self.stream).read(&mut buffer[filled..]) {
                 Ok(0) => break Err(Trouble::Over),
@@ -305,7 +334,11 @@ impl Guest for Camera {
         kept.clear();
         kept.extend_from_slice(&buffer[..filled]);
         self.kept = kept;
-        result
+        Ok(match more? {
+            true => Left::More,
+            false if !self.kept.is_empty() || self.tracks.iter().any(|track| track.open) => Left::Rest,
+            false => Left::Nothing,
+        })
     }
 
     fn leave(self, trouble: Trouble) {

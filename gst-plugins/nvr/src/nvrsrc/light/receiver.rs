@@ -1,8 +1,9 @@
 //! The thread that receives all cameras of the process. What follows never makes it wait, and no camera gets more than
 //! its turn.
 //!
-//! Cameras that somebody watches are read when something has come, a moment later, so that a picture's packets cost one
-//! look and not one each. Of the others the system keeps what comes until it is looked for, 25 times a second.
+//! Cameras that somebody watches are read when something has come, and after the beginning of a picture a moment later
+//! again, so that its packets cost two looks and not one each. Of the others the system keeps what comes until it is
+//! looked for, 25 times a second.
 
 use std::{
     io::{Read, Write},
@@ -26,7 +27,7 @@ use crate::nvrsrc::imp::CAT;
 
 /// How long data of patient cameras may wait in the system's memory.
 const TICK: Duration = Duration::from_millis(40);
-/// What a picture's first packet waits for the others.
+/// What is waited after the beginning of a picture, for the rest of it.
 const GATHER: Duration = Duration::from_micros(500);
 
 enum Order {
@@ -76,13 +77,23 @@ impl Receiver {
     }
 }
 
+/// What a turn has left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Left {
+    Nothing,
+    /// A picture has begun whose rest has not come.
+    Rest,
+    /// There may be more to take at once.
+    More,
+}
+
 /// Who is received.
 pub trait Guest {
     fn descriptor(&self) -> RawFd;
     /// It may be looked at now and then; nobody waits for its pictures.
     fn is_patient(&self) -> bool;
-    /// Takes what has come, up to a limit, and says whether there may be more. `buffer` has [`BUFFER`] bytes.
-    fn turn(&mut self, buffer: &mut [u8]) -> Result<bool, Trouble>;
+    /// Takes what has come, up to a limit, and says what is left to take. `buffer` has [`BUFFER`] bytes.
+    fn turn(&mut self, buffer: &mut [u8]) -> Result<Left, Trouble>;
     /// It is received no longer.
     fn leave(self, trouble: Trouble);
 }
@@ -91,6 +102,8 @@ struct Seat<G> {
     guest: G,
     /// There may be more than the last turn has taken, or something from before the first one.
     more: bool,
+    /// The last poll waited for it.
+    watched: bool,
 }
 
 /// What the thread has.
@@ -100,6 +113,8 @@ struct Hall<G> {
     buffer: Box<[u8]>,
     descriptors: Vec<libc::pollfd>,
     tick: Instant,
+    /// Something will come in a moment: let it come.
+    gather: bool,
 }
 
 impl<G: Guest> Hall<G> {
@@ -110,20 +125,19 @@ impl<G: Guest> Hall<G> {
             buffer: vec![0; BUFFER].into(),
             descriptors: Vec::new(),
             tick: Instant::now(),
+            gather: false,
         }
     }
 
     /// One look at everything.
     fn look(&mut self) {
+        if std::mem::take(&mut self.gather) {
+            thread::sleep(GATHER);
+        }
         self.wait();
         if self.descriptors[0].revents != 0 {
             let mut drained = [0; 64];
             while (&self.woken).read(&mut drained).is_ok_and(|length| length == drained.len()) {}
-        }
-        let told = self.descriptors[1..].iter().any(|one| one.revents != 0);
-        if told || self.seats.iter().any(|seat| seat.more) {
-            // Whoever sends without end is slowed down by this as well.
-            thread::sleep(GATHER);
         }
         let tick = Instant::now() >= self.tick;
         self.round(tick);
@@ -137,11 +151,16 @@ impl<G: Guest> Hall<G> {
         let one = |descriptor: RawFd| libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
         self.descriptors.clear();
         self.descriptors.push(one(self.woken.as_raw_fd()));
-        let watched = self.seats.iter().filter(|seat| !seat.guest.is_patient());
-        self.descriptors.extend(watched.map(|seat| one(seat.guest.descriptor())));
+        for seat in &mut self.seats {
+            // Other threads may change their mind.
+            seat.watched = !seat.guest.is_patient();
+            if seat.watched {
+                self.descriptors.push(one(seat.guest.descriptor()));
+            }
+        }
         let timeout = if self.seats.iter().any(|seat| seat.more) {
             0
-        } else if self.seats.iter().any(|seat| seat.guest.is_patient()) {
+        } else if self.seats.iter().any(|seat| !seat.watched) {
             let left = self.tick.saturating_duration_since(Instant::now());
             // At most 40.
             left.as_micros().div_ceil(1000) as libc::c_int
@@ -159,11 +178,11 @@ impl<G: Guest> Hall<G> {
         let (mut at, mut watched) = (0, 1);
         while at < self.seats.len() {
             let seat = &mut self.seats[at];
-            let told = if seat.guest.is_patient() {
-                tick
-            } else {
+            let told = if seat.watched {
                 watched += 1;
                 self.descriptors.get(watched - 1).is_some_and(|one| one.revents != 0)
+            } else {
+                tick
             };
             at += 1;
             if !told && !seat.more {
@@ -173,7 +192,11 @@ impl<G: Guest> Hall<G> {
             let result = catch_unwind(AssertUnwindSafe(|| seat.guest.turn(buffer)))
                 .unwrap_or_else(|panic| Err(Trouble::panicked(&*panic)));
             match result {
-                Ok(more) => seat.more = more,
+                Ok(left) => {
+                    seat.more = left == Left::More;
+                    // Whoever sends without end is slowed down by this as well. Nobody waits for patient ones.
+                    self.gather |= left == Left::More || left == Left::Rest && seat.watched;
+                }
                 Err(trouble) => {
                     at -= 1;
                     self.seats.remove(at).guest.leave(trouble);
@@ -196,7 +219,7 @@ impl Hall<Camera> {
         let Some(receiver) = receiver() else { return };
         for order in std::mem::take(&mut *receiver.orders.lock()) {
             match order {
-                Order::Add(camera) => self.seats.push(Seat { guest: *camera, more: true }),
+                Order::Add(camera) => self.seats.push(Seat { guest: *camera, more: true, watched: false }),
                 Order::Remove(link, done) => {
                     self.seats.retain(|seat| !seat.guest.is_of(&link));
                     drop(done);
@@ -216,6 +239,7 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Mood {
         Quiet,
+        Begins,
         Greedy,
         Panics,
         Ends,
@@ -238,12 +262,13 @@ mod tests {
             self.patient
         }
 
-        fn turn(&mut self, buffer: &mut [u8]) -> Result<bool, Trouble> {
+        fn turn(&mut self, buffer: &mut [u8]) -> Result<Left, Trouble> {
             let length = self.socket.read(buffer).unwrap_or(0);
             self.log.lock().push(format!("{} {length}", self.name));
             match self.mood {
-                Mood::Quiet => Ok(false),
-                Mood::Greedy => Ok(true),
+                Mood::Quiet => Ok(Left::Nothing),
+                Mood::Begins => Ok(Left::Rest),
+                Mood::Greedy => Ok(Left::More),
                 Mood::Panics => panic!("out of order"),
                 Mood::Ends => Err(Trouble::Over),
             }
@@ -270,7 +295,7 @@ mod tests {
                 let (socket, peer) = UnixStream::pair().unwrap();
                 socket.set_nonblocking(true).unwrap();
                 let guest = Actor { name, socket, patient: *patient, mood: *mood, log: scene.log.clone() };
-                scene.hall.seats.push(Seat { guest, more: false });
+                scene.hall.seats.push(Seat { guest, more: false, watched: false });
                 scene.peers.push(peer);
             }
             scene
@@ -312,6 +337,21 @@ mod tests {
             scene.peers[1].write_all(b"22").unwrap();
             let log = scene.look();
             assert!(log.len() == 2 && log[0].starts_with("flood") && log[1] == "other 2", "{log:?}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_picture_is_let_come_and_a_whole_one_is_not_kept_waiting() {
+        for (patient, mood, gathers) in [
+            (false, Mood::Quiet, false),
+            (false, Mood::Begins, true),
+            (false, Mood::Greedy, true),
+            (true, Mood::Begins, false),
+        ] {
+            let mut scene = Scene::new(&[("one", patient, mood)]);
+            scene.peers[0].write_all(b"1").unwrap();
+            assert_eq!(scene.look(), ["one 1"]);
+            assert_eq!(scene.hall.gather, gathers, "{patient} {mood:?}");
         }
     }
 
