@@ -153,6 +153,23 @@ impl std::fmt::Debug for RtspServer {
     }
 }
 
+/// Ends sessions that time out: the server itself does so for none, and sends to clients without a network for ever.
+///
+/// # Errors
+/// The server has no sessions.
+pub(crate) fn forget_silent_clients(
+    server: &gst_rtsp_server::RTSPServer,
+    context: &glib::MainContext,
+) -> anyhow::Result<()> {
+    let pool = server.session_pool().context("the RTSP server has no session pool")?;
+    let check = glib::timeout_source_new(SESSION_CHECK, None, glib::Priority::DEFAULT, move || {
+        pool.cleanup();
+        glib::ControlFlow::Continue
+    });
+    check.attach(Some(context));
+    Ok(())
+}
+
 impl RtspServer {
     /// Starts a server on 127.0.0.1 at any free port, without a password.
     pub fn start() -> anyhow::Result<Self> {
@@ -180,12 +197,7 @@ impl RtspServer {
             .with_context(|| format!("the RTSP server could not listen on 127.0.0.1:{}", options.port))?;
         let port = u16::try_from(server.bound_port()).context("the RTSP server did not get a port")?;
 
-        let pool = server.session_pool().context("the RTSP server has no session pool")?;
-        let cleanup = glib::timeout_source_new(SESSION_CHECK, None, glib::Priority::DEFAULT, move || {
-            pool.cleanup();
-            glib::ControlFlow::Continue
-        });
-        cleanup.attach(Some(&context));
+        forget_silent_clients(&server, &context)?;
 
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let thread = thread::Builder::new().name("rtsp-server".into()).spawn({

@@ -8,6 +8,8 @@ use gst_app::{AppSink, AppSinkCallbacks, AppSrc};
 use gst_rtsp_server::prelude::*;
 use parking_lot::Mutex;
 
+use crate::rtsp_server::forget_silent_clients;
+
 /// A server that runs until it is dropped.
 pub struct Served {
     context: glib::MainContext,
@@ -69,6 +71,7 @@ pub fn serve(sink: &AppSink, address: &str) -> anyhow::Result<Served> {
     let _listener = server
         .attach(Some(&context))
         .with_context(|| format!("the RTSP server could not listen on {address}"))?;
+    forget_silent_clients(&server, &context)?;
     let main_loop = glib::MainLoop::new(Some(&context), false);
     let thread = thread::Builder::new().name("wall-rtsp".into()).spawn({
         let (main_loop, context) = (main_loop.clone(), context.clone());

@@ -3,8 +3,8 @@
 //! Each camera has a [`Client`]: its own slot in the queue and its own mailbox. A frame becomes a tensor on the
 //! camera's streaming thread; worker threads, each with a session of its own, take waiting tensors in turn. A
 //! job carries the mailbox that its answer goes to, so an answer cannot reach another camera, and a ticket, so it
-//! cannot be taken for the answer to another frame. A camera that waits for its answer while nobody is at the first
-//! worker's session runs its job there itself.
+//! cannot be taken for the answer to another frame. Where there are few cameras, one that waits for its answer while
+//! nobody is at the first worker's session runs its job there itself.
 //!
 //! Lock order: the engine's queue, then nothing. Mailboxes are locked alone.
 
@@ -694,14 +694,16 @@ impl Client {
 
     /// Waits for the answer to `ticket`. `None` once the mailbox is [interrupted](Mailbox::interrupt).
     ///
-    /// Where nothing else waits and nobody is at the first desk, this thread does the work: the tensor and the frame are
-    /// in its processor's caches, and no other thread has to be woken up. Otherwise the workers see to a fair order.
+    /// Where there are no more cameras than workers, nothing else waits and nobody is at the first desk, this thread does
+    /// the work: the tensor and the frame are in its processor's caches, and no other thread has to be woken up. Otherwise
+    /// the workers do: they see to a fair order, and go from one job to the next without a change of threads.
     pub fn wait(&self, ticket: u64) -> Option<Outcome> {
         let shared = &*self.engine.shared;
         let desk = {
             let mut queue = shared.queue.lock();
             let queue = &mut *queue;
-            let mine = shared.info.device == Device::Cpu && queue.slots.is_only(self.slot);
+            let few = queue.slots.attached() <= shared.info.workers;
+            let mine = shared.info.device == Device::Cpu && few && queue.slots.is_only(self.slot);
             queue.desk.take_if(|desk| {
                 mine && queue.slots.take(shared.now_ns(), shared.batching, &mut desk.batch) == Next::Run
             })

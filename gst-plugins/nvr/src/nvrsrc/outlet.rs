@@ -219,8 +219,11 @@ impl Outlet {
         let pad = &self.flow.pad;
         if pad.check_reconfigure() || told {
             let mut query = gst::query::Allocation::new(Some(caps), false);
+            // Through a queue it comes after what waits there, so it is downstream's time as a push is.
+            self.flow.pushing.store(true, Ordering::Relaxed);
             let anywhere = !pad.is_linked()
                 || pad.peer_query(&mut query) && query.find_allocation_meta::<VideoMeta>().is_some();
+            self.flow.pushing.store(false, Ordering::Relaxed);
             self.flow.stream.lock().layout = VideoInfo::from_caps(caps).ok().filter(|_| !anywhere);
         }
         let layout = self.flow.stream.lock().layout.clone();
