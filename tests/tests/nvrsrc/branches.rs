@@ -467,7 +467,9 @@ fn an_end_that_is_asked_for_ends_every_pad() {
         let mut player = Player::new(&uri, |_| {});
         let encoded = player.request("encoded", None);
         // Else the end waits for somebody who takes all pictures.
-        [&encoded, &player.sink].map(|sink| sink.set_property("wait-on-eos", false));
+        for sink in [&encoded, &player.sink] {
+            sink.set_property("wait-on-eos", false);
+        }
         player.pipeline.set_state(gst::State::Playing).unwrap();
         if plays {
             player.picture();
