@@ -3,8 +3,9 @@
 //! A decoder keeps a picture mapped for writing while later pictures refer to it. GStreamer's base class of decoders needs
 //! a buffer of its own to hand on, and what is mapped for writing it copies: 1.4 MB for a picture of 1280×720, into memory
 //! that is new each time. A copy of this memory that is made while it is mapped so is a read-only view of the same pixels
-//! instead, for the picture is complete. Once the decoder writes into the memory again while somebody still looks, it does
-//! so to other pixels.
+//! instead, for the picture is complete. Once the decoder maps the memory for writing again while somebody still looks, it
+//! gets other pixels in it, and finds what is left there of an earlier picture, as in any buffer of a pool. So this is for
+//! decoders and for nobody else.
 
 use std::{
     alloc::{self, Layout},
@@ -27,10 +28,10 @@ use parking_lot::Mutex;
 /// Blocks that are kept for the next picture. Those at work are not among them.
 const SPARE: usize = 4;
 
-type Copy = unsafe extern "C" fn(*mut GstMemory, isize, isize) -> *mut GstMemory;
+type CopyFn = unsafe extern "C" fn(*mut GstMemory, isize, isize) -> *mut GstMemory;
 
 /// GStreamer's own way to copy memory.
-static PLAIN_COPY: OnceLock<Copy> = OnceLock::new();
+static PLAIN_COPY: OnceLock<CopyFn> = OnceLock::new();
 
 glib::wrapper! {
     /// Allocates memory of which copies are views while it is being written. For one stream's pictures.
@@ -135,7 +136,7 @@ impl AsRef<[u8]> for View {
 /// `GstMemory`, and what it is of.
 #[repr(C)]
 struct Memory {
-    parent: GstMemory,
+    base: GstMemory,
     depot: Arc<Depot>,
     block: Mutex<Arc<Block>>,
     /// How often it is mapped.
@@ -154,7 +155,7 @@ impl Memory {
         let layout = Layout::from_size_align(whole, align.checked_add(1)?).ok()?;
         let memory = Self {
             // SAFETY: numbers and pointers; it is initialised below.
-            parent: unsafe { std::mem::zeroed() },
+            base: unsafe { std::mem::zeroed() },
             depot: depot.clone(),
             block: Mutex::new(depot.take(layout)?),
             maps: AtomicUsize::new(0),

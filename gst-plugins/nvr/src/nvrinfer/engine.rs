@@ -515,16 +515,17 @@ fn work(shared: &Shared, worker: usize, runner: Runner) {
                     shared.wake.wait(&mut queue);
                     continue;
                 };
-                let next = queue.slots.take(now, shared.batching, &mut desk.batch);
-                if next == Next::Run {
-                    break desk;
-                }
+                let due = match queue.slots.take(now, shared.batching, &mut desk.batch) {
+                    Next::Run => break desk,
+                    Next::WaitUntil(due) => Some(due),
+                    Next::Idle => None,
+                };
                 *(if worker == 0 { &mut queue.desk } else { &mut own }) = Some(desk);
-                match next {
-                    Next::WaitUntil(due) => {
+                match due {
+                    Some(due) => {
                         let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
                     }
-                    Next::Run | Next::Idle => shared.wake.wait(&mut queue),
+                    None => shared.wake.wait(&mut queue),
                 }
             };
             if queue.slots.waiting() > 0 {

@@ -1,5 +1,7 @@
 use std::thread;
 
+use nvr_core::frame::{ColorMatrix, ColorRange, PixelFormat, Plane};
+
 use super::*;
 
 fn reply(mailbox: &Arc<Mailbox>, ticket: u64) -> Reply {
@@ -74,6 +76,44 @@ fn a_worker_that_has_ended_is_replaced() {
     assert!(!workers[0].thread.is_finished());
     drop(workers);
     drop((failed, client));
+}
+
+/// A camera whose worker is no thread at all, and that has handed a grey picture over.
+fn handed_over(engine: &Arc<Engine>) -> (Client, u64) {
+    let client = engine.attach_with(|_, _| Ok(thread::spawn(|| {}))).unwrap();
+    let grey = [128; 64 * 64];
+    let frame = Frame {
+        format: PixelFormat::Gray8,
+        width: 64,
+        height: 64,
+        planes: [Plane { data: &grey, stride: 64 }, Plane::default(), Plane::default()],
+        matrix: ColorMatrix::Bt601,
+        range: ColorRange::Full,
+    };
+    let params = DecodeParams { threshold: 0.5, iou_threshold: 0.5, max_detections: 9, classes: None };
+    let mut preprocessor = Preprocessor::new(client.info().spec.input.clone());
+    let tag = FrameTag::default();
+    let submitted = client.submit(&mut preprocessor, &frame, params.into(), tag, true).unwrap();
+    (client, submitted.ticket)
+}
+
+#[test]
+fn one_that_waits_does_the_work_itself_where_there_are_few() {
+    let Some(engine) = engine() else { return };
+    // What the first worker would bring.
+    let runner = engine.first.lock().take().unwrap();
+    engine.shared.queue.lock().desk = Some(Desk::new(runner));
+    let (first, ticket) = handed_over(&engine);
+    assert!(first.wait(ticket).unwrap().result.is_ok());
+    let is_free = || engine.shared.queue.lock().desk.is_some();
+    assert!(is_free());
+
+    // With three cameras and two workers it is the workers' business.
+    let _bystander = engine.attach_with(|_, _| Ok(thread::spawn(|| {}))).unwrap();
+    let (third, ticket) = handed_over(&engine);
+    third.mailbox().interrupt();
+    assert!(third.wait(ticket).is_none());
+    assert!(is_free() && engine.shared.queue.lock().slots.is_only(third.slot));
 }
 
 #[test]
