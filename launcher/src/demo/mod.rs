@@ -292,6 +292,7 @@ fn watch(
     let mut result = None;
     // The moment at which most is to be seen, on as many cameras as possible.
     let mut best: Option<((usize, usize), gst::Sample)> = None;
+    let mut complete = picture::Complete::default();
     loop {
         if let Some(event) = listener.next(Duration::from_millis(200)) {
             if report.events() == 0 {
@@ -306,8 +307,7 @@ fn watch(
         let busy = report.busy();
         if result.is_none()
             && best.as_ref().is_none_or(|(before, _)| busy >= *before)
-            && picture::is_complete(wall)
-            && let Some(picture) = picture::last(wall)
+            && let Some(picture) = complete.picture(wall)
         {
             best = Some((busy, picture));
         }

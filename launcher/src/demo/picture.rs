@@ -18,8 +18,29 @@ pub(super) fn last(pipeline: &gst::Pipeline) -> Option<gst::Sample> {
     sink.property("last-sample")
 }
 
-/// Whether every camera of the wall has shown boxes.
-pub(super) fn is_complete(pipeline: &gst::Pipeline) -> bool {
+/// Knows which pictures of the wall show boxes on every camera.
+#[derive(Default)]
+pub(super) struct Complete {
+    /// Running time at which boxes had been drawn on every camera: the pictures composed from then on have them.
+    since: Option<gst::ClockTime>,
+}
+
+impl Complete {
+    /// What the wall showed last, if there are boxes on every camera in it.
+    pub fn picture(&mut self, pipeline: &gst::Pipeline) -> Option<gst::Sample> {
+        if self.since.is_none() && has_drawn_everywhere(pipeline) {
+            self.since = pipeline.current_running_time();
+        }
+        let since = self.since?;
+        last(pipeline).filter(|sample| running_time(sample).is_some_and(|time| time >= since))
+    }
+}
+
+fn running_time(sample: &gst::Sample) -> Option<gst::ClockTime> {
+    sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(sample.buffer()?.pts())
+}
+
+fn has_drawn_everywhere(pipeline: &gst::Pipeline) -> bool {
     pipeline.iterate_all_by_element_factory_name("nvroverlay").into_iter().flatten().all(|overlay| {
         let stats: gst::Structure = overlay.property("stats");
         stats.get::<u64>("drawn").is_ok_and(|drawn| drawn > 0)
