@@ -13,10 +13,10 @@ Installs what building and running need: GStreamer and its plugins, a C compiler
   --dev      also what the tests need: mosquitto, ffmpeg, openssl, OpenGL, cargo-nextest, cargo-deny
   --runtime  only what running needs: neither headers nor a compiler nor Rust
 
-ONNX Runtime is taken from the distribution where it packages it. Elsewhere the library is taken out of
-the onnxruntime Python wheel, checked against the hash in scripts/, and put into the data directory:
-NVR_DATA_DIR, else $XDG_DATA_HOME/nvr, else ~/.local/share/nvr; by sudo /usr/local/share/nvr. No Python
-package is installed.
+ONNX Runtime: a library that the system has is used. Otherwise it is taken out of the onnxruntime Python
+wheel, checked against the hash in scripts/, and put into the data directory: NVR_DATA_DIR, else
+$XDG_DATA_HOME/nvr, else ~/.local/share/nvr; by sudo /usr/local/share/nvr. No Python package is installed.
+Where the wheel cannot be had, the distribution's package is installed, if it has one.
 TEXT
 }
 
@@ -169,36 +169,46 @@ packaged_onnxruntime() {
     apt-cache --names-only search '^libonnxruntime[0-9.]*$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n1
 }
 
-# Takes the library out of the Python wheel: nothing of it is installed, and the wheel must have the known hash.
+# The release that scripts/onnxruntime.txt names.
+wheel_release() { sed -n 's/^onnxruntime==\([0-9.]*\).*/\1/p' scripts/onnxruntime.txt; }
+
+# Whether the library in the data directory is of this script, and of another release than it takes now.
+outdated_wheel() {
+    [ -e "$data_dir/lib/onnxruntime-LICENSE.txt" ] &&
+        [ "$(cat "$data_dir/lib/onnxruntime-release.txt" 2>/dev/null)" != "$(wheel_release)" ]
+}
+
+# Takes the library out of the Python wheel: nothing of it is installed, and the wheel must have the known hash. Says
+# what is in the way, and fails, where it cannot be had.
 wheel_onnxruntime() {
     local tag python=
     case $(uname -m) in
-        x86_64) tag=manylinux_2_27_x86_64 ;;
-        aarch64) tag=manylinux_2_27_aarch64 ;;
-        *) lack "ONNX Runtime: no library is known for $(uname -m); put one at $data_dir/lib/libonnxruntime.so"; return ;;
+        x86_64) tag=manylinux_2_28_x86_64 ;;
+        aarch64) tag=manylinux_2_28_aarch64 ;;
+        *) say "no wheel of ONNX Runtime is known for $(uname -m)"; return 1 ;;
     esac
     for candidate in python3 /usr/bin/python3; do
         if have "$candidate" && "$candidate" -m pip --version >/dev/null 2>&1; then python=$candidate; break; fi
     done
     if [ -z "$python" ]; then
-        if ! have apt-get; then lack "pip for Python 3, to fetch ONNX Runtime"; return; fi
+        if ! have apt-get; then say "pip for Python 3 is missing, which fetches ONNX Runtime"; return 1; fi
         apt_install python3 python3-pip
         python=/usr/bin/python3
-        "$python" -m pip --version >/dev/null 2>&1 || return 0
+        "$python" -m pip --version >/dev/null 2>&1 || return 1
     fi
     say "fetching ONNX Runtime into $data_dir/lib"
-    mkdir -p "$data_dir/lib"
+    mkdir -p "$data_dir/lib" || return 1
     # Not `local`: the trap runs after this function has gone.
-    work=$(mktemp -d)
+    work=$(mktemp -d) || return 1
     trap 'rm -rf "$work"' EXIT
     # The wheel is only opened as an archive, so its Python version is of no matter: always the same one, one hash.
     if ! "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --platform "$tag" --implementation cp --python-version 3.11 --require-hashes \
-        --requirement scripts/onnxruntime.txt --dest "$work"; then
-        lack "ONNX Runtime: the download failed, see the messages of pip above"
-        return
+        --requirement scripts/onnxruntime.txt --dest "$work" "$@"; then
+        say "the download of ONNX Runtime failed, see the messages of pip above"
+        return 1
     fi
-    "$python" - "$work" "$data_dir/lib" <<'PYTHON'
+    "$python" - "$work" "$data_dir/lib" <<'PYTHON' || return 1
 import os, pathlib, re, shutil, sys, zipfile
 
 work, lib = map(pathlib.Path, sys.argv[1:])
@@ -217,18 +227,26 @@ with zipfile.ZipFile(wheel) as archive:
         part.chmod(mode)
         os.replace(part, lib / name)
 PYTHON
+    wheel_release >"$data_dir/lib/onnxruntime-release.txt"
 }
 
 if [ -n "${ORT_DYLIB_PATH:-}" ]; then
     [ -e "$ORT_DYLIB_PATH" ] || lack "ONNX Runtime: ORT_DYLIB_PATH names $ORT_DYLIB_PATH, which does not exist"
-elif [ -e "$data_dir/lib/libonnxruntime.so" ] || system_onnxruntime; then
+elif [ -e "$data_dir/lib/libonnxruntime.so" ]; then
+    # What is there works: a machine without a network goes on with it.
+    if ! $check && outdated_wheel; then
+        wheel_onnxruntime --retries 0 --timeout 10 || say "going on with the ONNX Runtime in $data_dir/lib"
+    fi
+elif system_onnxruntime; then
+    :
+elif $check; then
+    lack "ONNX Runtime; scripts/setup.sh fetches it into $data_dir/lib"
+elif wheel_onnxruntime; then
     :
 elif package=$(packaged_onnxruntime) && [ -n "$package" ]; then
     apt_install "$package"
-elif $check; then
-    lack "ONNX Runtime; scripts/setup.sh fetches it into $data_dir/lib"
 else
-    wheel_onnxruntime
+    lack "ONNX Runtime, see above; put a library at $data_dir/lib/libonnxruntime.so, or name one with ORT_DYLIB_PATH"
 fi
 
 # --- Sources of the dependencies: building works offline afterwards ---------------------------------

@@ -17,6 +17,8 @@ pub struct Slice {
     pub disposable: bool,
     /// Temporal layer; 0 where the codec does not say.
     pub layer: u8,
+    /// An IDR picture: nothing from here on is decoded from what came before.
+    pub idr: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,14 +37,14 @@ impl Codec {
             Self::H264 => {
                 let header = *nal.first()?;
                 Some(match header & 0x1f {
-                    1 => Kind::Slice(Slice { disposable: header & 0x60 == 0, layer: 0 }),
-                    2..=5 => Kind::Slice(Slice { disposable: false, layer: 0 }),
+                    1 => Kind::Slice(Slice { disposable: header & 0x60 == 0, layer: 0, idr: false }),
+                    kind @ 2..=5 => Kind::Slice(Slice { disposable: false, layer: 0, idr: kind == 5 }),
                     7 | 8 => Kind::Parameters,
                     _ => Kind::Other,
                 })
             }
             // H.265, 7.3.1.2: forbidden_zero_bit, nal_unit_type (6), nuh_layer_id (6), nuh_temporal_id_plus1 (3).
-            // Even types up to 14 are sub-layer non-reference pictures (table 7-1).
+            // Even types up to 14 are sub-layer non-reference pictures, 19 and 20 are IDR pictures (table 7-1).
             Self::H265 => {
                 let [first, second, ..] = nal else { return None };
                 let kind = first >> 1 & 0x3f;
@@ -50,6 +52,7 @@ impl Codec {
                     0..=31 => Kind::Slice(Slice {
                         disposable: kind <= 14 && kind % 2 == 0,
                         layer: (second & 7).saturating_sub(1),
+                        idr: kind == 19 || kind == 20,
                     }),
                     32..=34 => Kind::Parameters,
                     _ => Kind::Other,
@@ -176,6 +179,22 @@ mod tests {
             parameter_sets(Codec::H265, &unit),
             Some(vec![0, 0, 0, 1, 0x40, 1, 0, 0, 0, 1, 0x42, 1, 0, 0, 0, 1, 0x44, 1])
         );
+    }
+
+    #[test]
+    fn pictures_that_begin_anew() {
+        for (codec, unit, idr) in [
+            (Codec::H264, &[0, 0, 1, 0x65, 0x88][..], true),
+            (Codec::H264, &[0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 1, 0, 0, 1, 0x25], true),
+            // A keyframe of an open group of pictures, or of a gradual refresh.
+            (Codec::H264, &[0, 0, 1, 0x67, 1, 0, 0, 1, 0x06, 6, 0, 0, 1, 0x61, 0x88], false),
+            (Codec::H265, &[0, 0, 1, 0x26, 0x01], true),
+            (Codec::H265, &[0, 0, 1, 0x28, 0x01], true),
+            (Codec::H265, &[0, 0, 1, 0x2a, 0x01], false),
+            (Codec::H265, &[0, 0, 1, 0x02, 0x01], false),
+        ] {
+            assert_eq!(first_slice(codec, unit).map(|slice| slice.idr), Some(idr), "{codec:?} {unit:?}");
+        }
     }
 
     proptest! {

@@ -39,7 +39,7 @@ impl RateLimiter {
             self.due = None;
             return true;
         }
-        let interval = (1e9 / max_fps).min(LONGEST_INTERVAL) as u64;
+        let interval = interval(max_fps);
         // Half a frame of jitter must not cost a frame: up to a tenth of the interval early counts as on time.
         let early = interval / 10;
         match self.due {
@@ -55,9 +55,19 @@ impl RateLimiter {
         }
     }
 
+    /// From when on a frame is let through, `None` where the next one is.
+    pub fn opens_at(&self, max_fps: f64) -> Option<u64> {
+        self.due.map(|due| due.saturating_sub(interval(max_fps) / 10))
+    }
+
     pub fn reset(&mut self) {
         self.due = None;
     }
+}
+
+/// Nanoseconds from one frame to the next.
+fn interval(max_fps: f64) -> u64 {
+    (1e9 / max_fps).min(LONGEST_INTERVAL) as u64
 }
 
 /// Measured rate over the last few seconds of events.

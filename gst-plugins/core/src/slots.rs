@@ -103,20 +103,6 @@ impl<T> Slots<T> {
             })
     }
 
-    /// Since when the job waits that has waited longest.
-    pub fn oldest_ns(&self) -> Option<u64> {
-        self.entries.iter().flatten().filter_map(|slot| slot.waiting.as_ref()).map(|w| w.since_ns).min()
-    }
-
-    /// Until when worker number `worker` leaves the waiting jobs to the workers before it, `None` where it should
-    /// take one. The first worker takes every job. A further one joins when more jobs wait than there are workers
-    /// before it, or when one has waited for `patience_ns`: a session that is used all the time finds its memory
-    /// in the caches, several that take turns do not.
-    pub fn leaves_until(&self, worker: usize, patience_ns: u64, now_ns: u64) -> Option<u64> {
-        let due = self.oldest_ns()?.saturating_add(patience_ns);
-        (worker > 0 && self.waiting() <= worker && now_ns < due).then_some(due)
-    }
-
     /// A new job for a slot. `Ok` holds the one that was waiting and is now replaced; the waiting time goes on.
     /// `Err` returns the job where the slot does not exist any more.
     pub fn offer(&mut self, id: SlotId, now_ns: u64, job: T) -> Result<Option<T>, T> {
@@ -193,20 +179,6 @@ mod tests {
     use proptest::prelude::*;
 
     const ONE: Batching = Batching { max: 1, timeout_ns: 0 };
-
-    #[test]
-    fn further_workers_join_when_jobs_pile_up_or_wait() {
-        let mut slots = Slots::default();
-        let ids: Vec<_> = (0..3).map(|_| slots.attach()).collect();
-        assert_eq!(slots.leaves_until(1, 10, 0), None, "nothing waits: take() says so");
-        slots.offer(ids[0], 5, 'a').unwrap();
-        assert_eq!(slots.leaves_until(0, 10, 6), None, "the first worker takes every job");
-        assert_eq!(slots.leaves_until(1, 10, 6), Some(15));
-        assert_eq!(slots.leaves_until(1, 10, 15), None, "patience is over");
-        slots.offer(ids[1], 6, 'b').unwrap();
-        assert_eq!(slots.leaves_until(1, 10, 7), None, "two jobs, two workers");
-        assert_eq!(slots.leaves_until(2, 10, 7), Some(15));
-    }
 
     #[test]
     fn the_only_one_is_known() {

@@ -40,8 +40,6 @@ use super::{
 
 /// Most sessions that one engine opens by itself; each holds the weights and its working memory.
 const MAX_AUTOMATIC_WORKERS: usize = 8;
-/// How long a job waits for the worker with the warm caches before another worker takes it.
-const PATIENCE_NS: u64 = 30_000_000;
 /// Tensors that are kept beyond those at work.
 const SPARE_TENSORS: usize = 2;
 
@@ -506,16 +504,11 @@ fn work(shared: &Shared, worker: usize, runner: Runner) {
                 if queue.stopping {
                     return;
                 }
-                let now = shared.now_ns();
-                if let Some(due) = queue.slots.leaves_until(worker, PATIENCE_NS, now) {
-                    let _ = shared.wake.wait_until(&mut queue, shared.epoch + Duration::from_nanos(due));
-                    continue;
-                }
                 let Some(mut desk) = own.take().or_else(|| queue.desk.take()) else {
                     shared.wake.wait(&mut queue);
                     continue;
                 };
-                let due = match queue.slots.take(now, shared.batching, &mut desk.batch) {
+                let due = match queue.slots.take(shared.now_ns(), shared.batching, &mut desk.batch) {
                     Next::Run => break desk,
                     Next::WaitUntil(due) => Some(due),
                     Next::Idle => None,

@@ -4,6 +4,7 @@
 //! a [`Runtime`] in hand.
 
 use std::{
+    ffi::CStr,
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,6 +30,8 @@ const SYSTEM_NAMES: [&str; 3] = ["libonnxruntime.so", "libonnxruntime.so.1", "li
 pub struct Runtime {
     pub environment: EnvironmentHandle,
     pub path: PathBuf,
+    /// Major and minor number of the release.
+    pub version: (u32, u32),
     /// What the library says of itself.
     pub build: String,
     /// Whether all sessions take their working memory from one arena.
@@ -76,7 +79,8 @@ pub fn get(property: Option<&str>) -> Result<&'static Runtime, RuntimeError> {
         };
     }
     let runtime = &*Box::leak(Box::new(find(wanted)?));
-    gst::info!(CAT, "ONNX Runtime from {}: {}", runtime.path.display(), runtime.build);
+    let (major, minor) = runtime.version;
+    gst::info!(CAT, "ONNX Runtime {major}.{minor} from {}: {}", runtime.path.display(), runtime.build);
     *loaded = Some(runtime);
     Ok(runtime)
 }
@@ -135,10 +139,30 @@ fn load(path: &Path) -> Result<Runtime, RuntimeError> {
             .is_ok();
         super::exit::guard();
         let environment = EnvironmentHandle(environment);
-        Ok(Runtime { environment, path: absolute.clone(), build: ort::info().to_owned(), shared_arena })
+        let (version, build) = (version(&absolute)?, ort::info().to_owned());
+        Ok(Runtime { environment, path: absolute.clone(), version, build, shared_arena })
     }))
     .unwrap_or_else(|_| Err("it does not offer the expected interface".into()))
     .map_err(unusable)
+}
+
+/// The release of a library that is loaded already; `ort` knows it and does not tell.
+fn version(path: &Path) -> Result<(u32, u32), String> {
+    // SAFETY: the library has been loaded and initialised under this name, so nothing of it runs here but the two
+    // functions of its interface that every release has; the text that they give is the library's own, for ever.
+    let text = unsafe {
+        let library = libloading::Library::new(path).map_err(|error| error.to_string())?;
+        let base = library
+            .get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase")
+            .map_err(|error| error.to_string())?;
+        let base = base().as_ref().ok_or("it has no interface")?;
+        CStr::from_ptr((base.GetVersionString)()).to_string_lossy().into_owned()
+    };
+    let mut numbers = text.split('.').map(|number| number.parse().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => Ok((major, minor)),
+        _ => Err(format!("it calls itself release {text:?}")),
+    }
 }
 
 /// Registers one arena for the working memory of all sessions, which grows by what is asked for. A session's own

@@ -68,6 +68,13 @@ pub fn candidates(runtime: &Runtime, device: Device) -> Vec<Device> {
     accelerators.chain([Device::Cpu]).collect()
 }
 
+/// The graph optimizations that cost more than they gain. Up to 1.24, the product of a value and its sigmoid, which is
+/// the activation of YOLOv5, YOLOX and what came after them, became one operation that does not know the blocked layout
+/// of convolutions on a CPU: every one was surrounded by two conversions, a quarter of the whole inference.
+fn slow_fusions(runtime: (u32, u32), device: Device) -> &'static str {
+    if runtime < (1, 25) && device == Device::Cpu { "QuickGeluFusion" } else { "" }
+}
+
 /// Opens a session on a given device. On the CPU it has one thread, the caller's: several such sessions side by
 /// side do more per core than one with a pool of spinning threads.
 pub fn open(runtime: &Runtime, source: &Source, device: Device) -> Result<Session, SessionError> {
@@ -90,6 +97,10 @@ pub fn open(runtime: &Runtime, source: &Source, device: Device) -> Result<Sessio
             .with_inter_op_spinning(false)?
             // One block for a whole run is larger than what a run holds at any one time.
             .with_memory_pattern(false)?;
+        let builder = match slow_fusions(runtime.version, device) {
+            "" => builder,
+            fusions => builder.with_disabled_optimizers(fusions)?,
+        };
         Ok(if runtime.shared_arena { builder.with_env_allocators()? } else { builder })
     };
     let mut builder = options().map_err(|error| load(error.message()))?;

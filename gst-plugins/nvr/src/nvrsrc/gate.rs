@@ -69,6 +69,11 @@ impl Gate {
         if self.broken || (unit.disposable && !due()) { Verdict::Skip } else { Verdict::Decode }
     }
 
+    /// Whether nothing can be decoded before the next keyframe.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether nothing but keyframes is decoded.
     pub fn alone(&self, now: u64, decode: Decode, max_fps: f64) -> bool {
         match decode {

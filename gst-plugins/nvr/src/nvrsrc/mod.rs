@@ -6,6 +6,7 @@ mod branch;
 mod codec;
 mod flow;
 mod gate;
+mod hold;
 mod imp;
 mod lane;
 mod light;

@@ -11,7 +11,8 @@ use super::{
     Decode,
     branch::Branch,
     flow::{Counters, capture_time},
-    gate::{Unit, Verdict},
+    gate::{self, Verdict},
+    hold::{self, Hold, Step},
     imp::CAT,
     lane::Kind,
     session::Shared,
@@ -105,6 +106,8 @@ pub struct TapImp {
     side: Mutex<Side>,
     /// In front of the decoder where a slow one must not hold up the other pads.
     queue: Mutex<Option<gst::Element>>,
+    /// Units that no picture needs yet.
+    hold: Mutex<Option<Hold<gst::Buffer>>>,
 }
 
 impl TapImp {
@@ -131,7 +134,7 @@ impl TapImp {
             }
             return Ok(gst::FlowSuccess::Ok);
         }
-        let verdict = self.decide(shared, &buffer, time);
+        let (verdict, unit) = self.decide(shared, &buffer, time);
         if branch.is_some() || verdict != Verdict::Skip {
             Self::stamp(shared, &mut buffer, time);
         } else if time.is_some() {
@@ -145,7 +148,7 @@ impl TapImp {
                 Counters::add(&flow.counters.skipped, 1);
                 Ok(gst::FlowSuccess::Ok)
             }
-            Verdict::Decode => self.push(shared, buffer),
+            Verdict::Decode => self.decode(shared, buffer, unit),
             // Nothing is held back, so nothing has to be brought out.
             Verdict::DecodeAlone if self.input.lock().intra => self.push(shared, buffer),
             Verdict::DecodeAlone => {
@@ -158,7 +161,58 @@ impl TapImp {
         }
     }
 
+    /// Has a unit decoded, at once or, where it is one that may `wait`, when a picture needs it.
+    fn decode(
+        &self,
+        shared: &Shared,
+        buffer: gst::Buffer,
+        wait: Option<hold::Unit>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let Some(unit) = wait else {
+            self.release(shared)?;
+            return self.push(shared, buffer);
+        };
+        if unit.anew {
+            self.forget(shared);
+        }
+        let flow = &shared.flow;
+        let before = {
+            let mut hold = self.hold.lock();
+            let hold = hold.get_or_insert_with(|| Hold::new(flow.stream.lock().limiter.clone()));
+            match hold.step(unit, flow.max_fps()) {
+                Step::Wait => {
+                    hold.push(buffer);
+                    return Ok(gst::FlowSuccess::Ok);
+                }
+                Step::Go => hold.take(),
+            }
+        };
+        for buffer in before {
+            self.push(shared, buffer)?;
+        }
+        self.push(shared, buffer)
+    }
+
+    fn waiting(&self) -> Vec<gst::Buffer> {
+        self.hold.lock().as_mut().map(Hold::take).unwrap_or_default()
+    }
+
+    /// Has everything decoded that waits.
+    fn release(&self, shared: &Shared) -> Result<(), gst::FlowError> {
+        self.waiting().into_iter().try_for_each(|buffer| self.push(shared, buffer).map(|_| ()))
+    }
+
+    /// Nothing will be made from what waits.
+    fn forget(&self, shared: &Shared) {
+        Counters::add(&shared.flow.counters.skipped, self.waiting().len() as u64);
+    }
+
     fn push(&self, shared: &Shared, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if buffer.pts().is_some() && !is_header(&buffer) {
+            let mut input = self.input.lock();
+            input.keyed |= !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            shared.flow.fed(input.keyed);
+        }
         get_over(shared, self.srcpad.push(buffer))
     }
 
@@ -193,7 +247,13 @@ impl TapImp {
         Some(clock_time(placed))
     }
 
-    fn decide(&self, shared: &Shared, buffer: &gst::BufferRef, time: Option<gst::ClockTime>) -> Verdict {
+    /// Whether the unit has to be decoded, and as what it may wait for that.
+    fn decide(
+        &self,
+        shared: &Shared,
+        buffer: &gst::BufferRef,
+        time: Option<gst::ClockTime>,
+    ) -> (Verdict, Option<hold::Unit>) {
         let flow = &shared.flow;
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let wanted = flow.wants_pictures() && !self.backlog(shared);
@@ -211,38 +271,39 @@ impl TapImp {
             let alone = |time: gst::ClockTime| flow.gate.lock().alone(time.nseconds(), decode, max_fps);
             max_fps > 0.0 && wanted && !time.is_some_and(alone)
         };
-        let mut disposable = false;
+        let (mut disposable, mut anew) = (false, false);
         if let Some(codec) = codec.filter(|_| keyframe || choice()) {
             let mut start = [0; SEARCH];
             let start = &mut start[..buffer.size().min(SEARCH)];
             if buffer.copy_to_slice(0, start).is_ok() {
+                let slice = nal::first_slice(codec, start);
                 let mut input = self.input.lock();
                 if keyframe {
                     input.sets = nal::parameter_sets(codec, start).or_else(|| input.sets.take());
-                } else if let Some(slice) = nal::first_slice(codec, start) {
+                    anew = slice.is_some_and(|slice| slice.idr);
+                } else if let Some(slice) = slice {
                     input.layer = input.layer.max(slice.layer);
                     disposable = slice.disposable && slice.layer == input.layer;
                 }
             }
         }
         // Without a time there is nothing to decide on, and headers have none.
-        let header = buffer.flags().contains(gst::BufferFlags::HEADER) && buffer.size() <= 1024;
-        let Some(time) = time.filter(|_| !header) else {
-            return if wanted { Verdict::Decode } else { Verdict::Skip };
+        let Some(time) = time.filter(|_| !is_header(buffer)) else {
+            return (if wanted { Verdict::Decode } else { Verdict::Skip }, None);
         };
-        let unit = Unit { time_ns: time.nseconds(), keyframe, disposable };
-        let (verdict, seldom) = {
+        let time_ns = time.nseconds();
+        let unit = gate::Unit { time_ns, keyframe, disposable };
+        let (verdict, broken, seldom) = {
             let mut gate = flow.gate.lock();
             let verdict = gate.admit(unit, wanted, decode, max_fps, || flow.is_due(time));
-            (verdict, gate.seldom(time.nseconds(), decode, max_fps))
+            (verdict, gate.is_broken(), gate.seldom(time_ns, decode, max_fps))
         };
         flow.seldom.store(seldom, Ordering::Relaxed);
-        if verdict != Verdict::Skip {
-            let mut input = self.input.lock();
-            input.keyed |= keyframe;
-            flow.fed(input.keyed);
+        if broken || verdict == Verdict::DecodeAlone {
+            self.forget(shared);
         }
-        verdict
+        let may_wait = decode == Decode::Auto && max_fps > 0.0;
+        (verdict, may_wait.then_some(hold::Unit { time_ns, anew }))
     }
 
     /// Whether the decoder is so far behind that it is to begin anew with a later keyframe.
@@ -380,6 +441,14 @@ impl TapImp {
     }
 
     fn event(&self, event: gst::Event) -> bool {
+        if let Some((shared, _)) = self.shared.get() {
+            match event.type_() {
+                // In the format, and at the times, that they came in.
+                gst::EventType::Caps | gst::EventType::Segment => drop(self.release(shared)),
+                gst::EventType::Eos | gst::EventType::FlushStop => self.forget(shared),
+                _ => {}
+            }
+        }
         match event.view() {
             gst::EventView::Segment(segment) => {
                 self.input.lock().segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
@@ -444,6 +513,11 @@ impl TapImp {
     }
 }
 
+/// Whether it is parameters without a picture.
+fn is_header(buffer: &gst::BufferRef) -> bool {
+    buffer.flags().contains(gst::BufferFlags::HEADER) && buffer.size() <= 1024
+}
+
 /// What a decoder answered. That it can do nothing with a unit is not the end of the stream: jpegdec answers a picture
 /// with damaged colour components with an error that is in no message and after which it works on. What the decoder
 /// cannot get over it says on the bus, and one that gives nothing any more is noticed by its silence.
@@ -494,6 +568,7 @@ impl ObjectSubclass for TapImp {
             input: Mutex::default(),
             side: Mutex::default(),
             queue: Mutex::default(),
+            hold: Mutex::default(),
         }
     }
 }
