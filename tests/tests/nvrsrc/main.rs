@@ -2,6 +2,7 @@
 
 mod branches;
 mod codecs;
+mod hold;
 mod light;
 mod memory;
 mod player;

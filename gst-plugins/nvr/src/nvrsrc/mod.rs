@@ -13,6 +13,7 @@ mod light;
 mod login;
 mod outlet;
 mod pads;
+mod parts;
 mod session;
 mod sources;
 mod tap;

@@ -15,6 +15,7 @@ use super::{
     hold::{self, Hold, Step},
     imp::CAT,
     lane::Kind,
+    parts::Parts,
     session::Shared,
     worker::Report,
 };
@@ -86,6 +87,7 @@ struct Input {
     keyed: bool,
     /// What the stream last said of its parameters, for whoever joins later.
     sets: Option<Vec<u8>>,
+    parts: Parts,
 }
 
 /// What is attached beside the way to the decoder. Only the stream's own thread looks at it.
@@ -111,7 +113,18 @@ pub struct TapImp {
 }
 
 impl TapImp {
-    fn chain(&self, mut buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let whole = {
+            let mut input = self.input.lock();
+            // The light receiver takes no picture apart.
+            let light = self.shared.get().is_some_and(|(shared, _)| shared.light);
+            if light || input.codec.is_none() { [Some(buffer), None] } else { input.parts.add(buffer) }
+        };
+        whole.into_iter().flatten().try_fold(gst::FlowSuccess::Ok, |_, unit| self.unit(unit))
+    }
+
+    /// One whole access unit, or what there is of one.
+    fn unit(&self, mut buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let Some((shared, kind)) = self.shared.get() else { return Err(gst::FlowError::Error) };
         let flow = &shared.flow;
         if flow.stopped.load(Ordering::Relaxed) {
@@ -442,10 +455,19 @@ impl TapImp {
 
     fn event(&self, event: gst::Event) -> bool {
         if let Some((shared, _)) = self.shared.get() {
+            let ends = [gst::EventType::Caps, gst::EventType::Segment, gst::EventType::Eos];
+            // In the format, and at the times, that they came in.
+            if ends.contains(&event.type_()) {
+                let part = self.input.lock().parts.take();
+                part.map(|part| self.unit(part));
+            }
             match event.type_() {
-                // In the format, and at the times, that they came in.
                 gst::EventType::Caps | gst::EventType::Segment => drop(self.release(shared)),
-                gst::EventType::Eos | gst::EventType::FlushStop => self.forget(shared),
+                gst::EventType::Eos => self.forget(shared),
+                gst::EventType::FlushStop => {
+                    self.input.lock().parts.take();
+                    self.forget(shared);
+                }
                 _ => {}
             }
         }
