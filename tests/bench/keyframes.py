@@ -20,6 +20,8 @@ import common  # noqa: E402
 END = "fakesink sync=false async=false"
 VARIANTS = {
     "decode=all": "nvrsrc uri={uri} decode=all ! " + END,
+    "decode=auto, 5 fps": "nvrsrc uri={uri} max-fps=5 ! " + END,
+    "decode=auto, 1 fps": "nvrsrc uri={uri} max-fps=1 ! " + END,
     "decode=auto, 0.5 fps": "nvrsrc uri={uri} max-fps=0.5 ! " + END,
     "decode=auto, 0.1 fps": "nvrsrc uri={uri} max-fps=0.1 ! " + END,
     "decode=keyframes": "nvrsrc uri={uri} decode=keyframes ! " + END,

@@ -12,6 +12,9 @@ const BURST: usize = 8;
 /// Most units that wait for a group that will begin anew.
 const MOST: usize = 50;
 
+/// What the time of a unit and that of its picture may differ by.
+const ROUNDING: u64 = 1_000_000;
+
 /// One access unit, in decoding order.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
@@ -37,6 +40,8 @@ pub struct Hold<T> {
     /// The schedule by which pictures will be let through.
     plan: RateLimiter,
     last: Option<u64>,
+    /// The last unit whose picture is wanted.
+    wanted: Option<u64>,
     /// When the group began.
     began: Option<u64>,
     /// The last two lengths of groups.
@@ -49,7 +54,15 @@ pub struct Hold<T> {
 impl<T> Hold<T> {
     /// With the same `plan` that pictures will be chosen by.
     pub fn new(plan: RateLimiter) -> Self {
-        Self { waiting: Vec::new(), plan, last: None, began: None, lengths: [None; 2], reordered: [false; 2] }
+        Self {
+            waiting: Vec::new(),
+            plan,
+            last: None,
+            wanted: None,
+            began: None,
+            lengths: [None; 2],
+            reordered: [false; 2],
+        }
     }
 
     /// Takes those that wait.
@@ -62,8 +75,10 @@ impl<T> Hold<T> {
         self.waiting.push(unit);
     }
 
-    /// Decides on the next unit; where it begins anew, those that wait are of no use any more.
-    pub fn step(&mut self, unit: Unit, max_fps: f64) -> Step {
+    /// Decides on the next unit; where it begins anew, those that wait are of no use any more. `out` is the time of the
+    /// last picture that came out and was handed on: a decoder that still has the one that is wanted may want more
+    /// units before it gives it.
+    pub fn step(&mut self, unit: Unit, max_fps: f64, out: Option<u64>) -> Step {
         let now = unit.time_ns;
         let gap = match self.last.replace(now) {
             Some(last) if now <= last => {
@@ -78,9 +93,13 @@ impl<T> Hold<T> {
             self.lengths = [length, self.lengths[0]];
             self.reordered = [false, self.reordered[0]];
         }
-        let due = self.plan.accept(now, max_fps);
+        if self.plan.accept(now, max_fps) {
+            self.wanted = Some(now);
+            return Step::Go;
+        }
         let in_order = self.reordered == [false; 2] && gap > 0;
-        let Some(opens) = self.plan.opens_at(max_fps).filter(|_| !due && in_order) else { return Step::Go };
+        let is_out = out.map(|out| out + ROUNDING) >= self.wanted;
+        let Some(opens) = self.plan.opens_at(max_fps).filter(|_| in_order && is_out) else { return Step::Go };
         let wait = if self.ends_before(opens, now, gap) {
             self.waiting.len() < MOST
         } else {
@@ -104,6 +123,7 @@ impl<T> Hold<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::VecDeque;
 
     const MS: u64 = 1_000_000;
 
@@ -115,14 +135,23 @@ mod tests {
         wanted: usize,
         /// Most units that waited at a time.
         most: usize,
+        /// Most units that came after a wanted one before its picture was out.
+        latest: usize,
     }
 
     /// Runs units through a hold as the tap does. Checks that a wanted picture's unit goes when it comes, that what
     /// goes is in order, and that everything of its group has gone before it.
     fn run(units: &[Unit], max_fps: f64, source: u32) -> Seen {
+        run_with(units, max_fps, source, 0)
+    }
+
+    /// With a decoder that gives a picture only once it has seen `delay` more units.
+    fn run_with(units: &[Unit], max_fps: f64, source: u32, delay: usize) -> Seen {
         let mut plan = RateLimiter::for_source(source);
         let mut hold = Hold::new(plan.clone());
         let mut seen = Seen::default();
+        // Pictures that are wanted and have not come out, and the last one that has.
+        let (mut asked, mut out) = (VecDeque::new(), None);
         let mut group = 0;
         for (index, unit) in units.iter().enumerate() {
             if unit.anew {
@@ -130,7 +159,7 @@ mod tests {
                 group = index;
             }
             let wanted = plan.accept(unit.time_ns, max_fps);
-            match hold.step(*unit, max_fps) {
+            match hold.step(*unit, max_fps, out) {
                 Step::Wait => {
                     assert!(!wanted, "the picture of unit {index} is wanted");
                     hold.push(index);
@@ -144,6 +173,12 @@ mod tests {
                 }
             }
             seen.wanted += usize::from(wanted);
+            asked.extend(wanted.then_some(index));
+            let given = seen.decoded.len().checked_sub(delay + 1).map(|at| seen.decoded[at]);
+            if let Some(next) = asked.front().filter(|next| given >= Some(**next)) {
+                seen.latest = seen.latest.max(index - next);
+                out = asked.pop_front().map(|index| units[index].time_ns);
+            }
         }
         assert!(seen.decoded.is_sorted());
         seen
@@ -177,7 +212,8 @@ mod tests {
     fn units_come_in_bursts_that_end_before_the_next_wanted_picture() {
         let units = stream(4, 1000);
         let mut hold = Hold::<()>::new(RateLimiter::default());
-        let steps: Vec<_> = units[..12].iter().map(|unit| hold.step(*unit, 5.0)).collect();
+        let steps: Vec<_> =
+            units[..12].iter().map(|unit| hold.step(*unit, 5.0, Some(unit.time_ns))).collect();
         let expected = "go wait wait wait go go wait wait wait go go wait";
         let steps: Vec<_> = steps.iter().map(|step| if *step == Step::Go { "go" } else { "wait" }).collect();
         assert_eq!(steps.join(" "), expected);
@@ -198,6 +234,15 @@ mod tests {
     }
 
     #[test]
+    fn a_decoder_that_holds_pictures_back_gets_what_it_waits_for() {
+        for (delay, max_fps, decoded) in [(0, 1.0, 350), (1, 1.0, 360), (3, 1.0, 380), (3, 5.0, 500)] {
+            let seen = run_with(&stream(20, 50), max_fps, 2, delay);
+            assert_eq!(seen.latest, delay, "{max_fps}");
+            assert!(seen.decoded.len() <= decoded, "{delay} {max_fps}: {}", seen.decoded.len());
+        }
+    }
+
+    #[test]
     fn units_in_another_order_than_their_pictures_do_not_wait() {
         // I P B B P B B: shown 0 3 1 2 6 4 5.
         let shown = |i: u64| match i % 3 {
@@ -209,7 +254,7 @@ mod tests {
         let steps: Vec<_> = (0..150)
             .map(|i| {
                 let unit = Unit { time_ns: (100 + shown(i)) * 40 * MS, anew: i % 30 == 0 };
-                (i, hold.step(unit, 2.0))
+                (i, hold.step(unit, 2.0, Some(unit.time_ns)))
             })
             .collect();
         assert!(steps[2..].iter().all(|(_, step)| *step == Step::Go), "{steps:?}");

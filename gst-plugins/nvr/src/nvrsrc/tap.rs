@@ -189,10 +189,14 @@ impl TapImp {
             self.forget(shared);
         }
         let flow = &shared.flow;
+        let (out, plan) = {
+            let stream = flow.stream.lock();
+            (stream.last_time.map(gst::ClockTime::nseconds), stream.limiter.clone())
+        };
         let before = {
             let mut hold = self.hold.lock();
-            let hold = hold.get_or_insert_with(|| Hold::new(flow.stream.lock().limiter.clone()));
-            match hold.step(unit, flow.max_fps()) {
+            let hold = hold.get_or_insert_with(|| Hold::new(plan));
+            match hold.step(unit, flow.max_fps(), out) {
                 Step::Wait => {
                     hold.push(buffer);
                     return Ok(gst::FlowSuccess::Ok);
