@@ -12,6 +12,9 @@ const BURST: usize = 8;
 /// Most units that wait for a group that will begin anew.
 const MOST: usize = 50;
 
+/// Most bytes that wait.
+const BYTES: usize = 4 << 20;
+
 /// What the time of a unit and that of its picture may differ by.
 const ROUNDING: u64 = 1_000_000;
 
@@ -22,6 +25,7 @@ pub struct Unit {
     pub time_ns: u64,
     /// Nothing from here on is decoded from what came before.
     pub anew: bool,
+    pub bytes: usize,
 }
 
 /// What becomes of those that wait.
@@ -37,6 +41,8 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Hold<T> {
     waiting: Vec<T>,
+    /// What those that wait take together.
+    bytes: usize,
     /// The schedule by which pictures will be let through.
     plan: RateLimiter,
     last: Option<u64>,
@@ -56,6 +62,7 @@ impl<T> Hold<T> {
     pub fn new(plan: RateLimiter) -> Self {
         Self {
             waiting: Vec::new(),
+            bytes: 0,
             plan,
             last: None,
             wanted: None,
@@ -67,6 +74,7 @@ impl<T> Hold<T> {
 
     /// Takes those that wait.
     pub fn take(&mut self) -> Vec<T> {
+        self.bytes = 0;
         std::mem::take(&mut self.waiting)
     }
 
@@ -98,15 +106,22 @@ impl<T> Hold<T> {
             return Step::Go;
         }
         let in_order = self.reordered == [false; 2] && gap > 0;
-        let is_out = out.map(|out| out + ROUNDING) >= self.wanted;
-        let Some(opens) = self.plan.opens_at(max_fps).filter(|_| in_order && is_out) else { return Step::Go };
+        let is_out = out.map(|out| out.saturating_add(ROUNDING)) >= self.wanted;
+        let bytes = self.bytes.saturating_add(unit.bytes);
+        let Some(opens) = self.plan.opens_at(max_fps).filter(|_| in_order && is_out && bytes <= BYTES) else {
+            return Step::Go;
+        };
         let wait = if self.ends_before(opens, now, gap) {
             self.waiting.len() < MOST
         } else {
             // The last one before the picture that is wanted takes the others along.
             now + gap + gap / 4 < opens && self.waiting.len() + 1 < BURST
         };
-        if wait { Step::Wait } else { Step::Go }
+        if !wait {
+            return Step::Go;
+        }
+        self.bytes = bytes;
+        Step::Wait
     }
 
     /// Whether the next group begins, as far as can be told, before a picture of this one is wanted again.
@@ -185,7 +200,7 @@ mod tests {
     }
 
     fn stream(seconds: u64, gop: u64) -> Vec<Unit> {
-        (0..seconds * 25).map(|i| Unit { time_ns: i * 40 * MS, anew: i % gop == 0 }).collect()
+        (0..seconds * 25).map(|i| Unit { time_ns: i * 40 * MS, anew: i % gop == 0, bytes: 1 }).collect()
     }
 
     #[test]
@@ -225,12 +240,37 @@ mod tests {
     fn a_group_that_does_not_end_in_time_is_decoded() {
         // Groups of two seconds, then one of twenty: the pictures that are wanted have all been there, see run().
         let units: Vec<_> = (0..750)
-            .map(|i| Unit { time_ns: i * 40 * MS, anew: if i < 200 { i % 50 == 0 } else { i == 200 } })
+            .map(|i| Unit {
+                time_ns: i * 40 * MS,
+                anew: if i < 200 { i % 50 == 0 } else { i == 200 },
+                bytes: 1,
+            })
             .collect();
         let seen = run(&units, 1.0, 0);
         let late = seen.decoded.iter().filter(|i| **i >= 255).count();
         assert!(late > 480 && seen.most <= MOST, "{late} {}", seen.most);
         assert!(seen.wanted >= 30, "{}", seen.wanted);
+    }
+
+    #[test]
+    fn large_units_do_not_wait() {
+        let mut hold = Hold::<()>::new(RateLimiter::default());
+        let mut waited = 0;
+        for unit in stream(40, 50) {
+            if unit.anew {
+                hold.take();
+            }
+            let unit = Unit { bytes: BYTES / 2, ..unit };
+            match hold.step(unit, 1.0, Some(unit.time_ns)) {
+                Step::Wait => {
+                    hold.push(());
+                    waited += 1;
+                    assert!(hold.waiting.len() <= 2);
+                }
+                Step::Go => drop(hold.take()),
+            }
+        }
+        assert!(waited > 100, "{waited}");
     }
 
     #[test]
@@ -253,7 +293,7 @@ mod tests {
         let mut hold = Hold::<u64>::new(RateLimiter::default());
         let steps: Vec<_> = (0..150)
             .map(|i| {
-                let unit = Unit { time_ns: (100 + shown(i)) * 40 * MS, anew: i % 30 == 0 };
+                let unit = Unit { time_ns: (100 + shown(i)) * 40 * MS, anew: i % 30 == 0, bytes: 1 };
                 (i, hold.step(unit, 2.0, Some(unit.time_ns)))
             })
             .collect();
@@ -271,7 +311,7 @@ mod tests {
                 .into_iter()
                 .map(|(gap, anew)| {
                     time_ns += gap * MS;
-                    Unit { time_ns, anew: anew == 0 }
+                    Unit { time_ns, anew: anew == 0, bytes: 1 }
                 })
                 .collect();
             let seen = run(&units, max_fps, 3);

@@ -4,10 +4,16 @@
 //! `config-interval=-1`, has the picture taken apart there by GStreamer's depayloader: in a stream in order, parameter
 //! sets begin a picture. The marker bit on a picture's last packet tells the parts from whole ones.
 
+/// Most bytes and most parts of one picture: a camera that never ends one must not fill the memory.
+const BYTES: usize = nvr_core::access_unit::LIMIT;
+const PARTS: usize = 64;
+
 /// The beginning of a picture, until its end comes.
 #[derive(Debug, Default)]
 pub struct Parts {
     part: Option<gst::Buffer>,
+    /// How many were put together in it.
+    count: usize,
     /// Pictures of this camera end without a mark.
     unmarked: bool,
 }
@@ -17,7 +23,12 @@ impl Parts {
     pub fn add(&mut self, mut buffer: gst::Buffer) -> [Option<gst::Buffer>; 2] {
         let ends = buffer.flags().contains(gst::BufferFlags::MARKER);
         let before = match self.part.take() {
-            Some(mut part) if part.pts() == buffer.pts() => {
+            Some(mut part)
+                if part.pts() == buffer.pts()
+                    && self.count < PARTS
+                    && part.size() + buffer.size() <= BYTES =>
+            {
+                self.count += 1;
                 let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
                 part.append(buffer);
                 if keyframe {
@@ -26,7 +37,10 @@ impl Parts {
                 buffer = part;
                 None
             }
-            part => part,
+            part => {
+                self.count = 1;
+                part
+            }
         };
         // One that another one follows was whole by itself.
         self.unmarked = !ends && (self.unmarked || before.is_some());
@@ -98,9 +112,23 @@ mod tests {
                 "0a! 40b 80c 120d",
                 None,
             ),
+            ("two in a row without an end", &[(0, b'a', KEY), (0, b'b', KEY)], "", Some(b'a')),
             ("the end is missing", &[(0, b'a', KEY | END), (40, b'b', DELTA)], "0a!", Some(b'b')),
         ] {
             assert_eq!(run(parts), (expected.to_owned(), left), "{what}");
         }
+    }
+
+    #[test]
+    fn a_picture_without_an_end_does_not_grow_for_ever() {
+        gst::init().unwrap();
+        let mut parts = Parts::default();
+        let mut most = 0;
+        for _ in 0..10 * PARTS {
+            let whole = parts.add(part(0, b'a', DELTA));
+            most = most.max(whole.iter().flatten().map(|buffer| buffer.size()).sum());
+        }
+        assert_eq!(most, PARTS + 1, "given out as it is, and then one by one");
+        assert!(parts.take().is_none());
     }
 }

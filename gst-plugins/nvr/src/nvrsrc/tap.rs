@@ -320,7 +320,7 @@ impl TapImp {
             self.forget(shared);
         }
         let may_wait = decode == Decode::Auto && max_fps > 0.0;
-        (verdict, may_wait.then_some(hold::Unit { time_ns, anew }))
+        (verdict, may_wait.then_some(hold::Unit { time_ns, anew, bytes: buffer.size() }))
     }
 
     /// Whether the decoder is so far behind that it is to begin anew with a later keyframe.
