@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 """CPU time per analysed frame: our pipeline against decoding plus raw single-thread ONNX Runtime.
 
-All three parts see the same frames and take turns in one run. tests/bench/README.md says how to read the result.
+All parts see the same frames and take turns of a tenth of a second. tests/bench/README.md says how to read the result.
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -40,23 +42,48 @@ def encode(video, frames, clip):
         common.fail(f"{video or 'the test picture'} could not be encoded: {done.stderr.strip()}")
 
 
-def child_cpu(launch, environment, log, timeout):
-    """User and system seconds of a gst-launch-1.0 that runs to the end."""
-    with open(log, "wb") as out:
-        child = subprocess.Popen(["gst-launch-1.0", "-q", *launch.split()], stdout=out, stderr=out, env=environment)
-        timer = threading.Timer(timeout, child.kill)
-        timer.start()
-        try:
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            timer.cancel()
-            if child.returncode is None:
-                child.kill()
-                child.wait()
-    if child.returncode:
-        common.alive(child, "gst-launch-1.0", log)
-    return usage.ru_utime + usage.ru_stime
+class Child:
+    """Runs gst-launch-1.0 after gst-launch-1.0, a slice of time at a time; what does not run is stopped."""
+
+    def __init__(self, launches, environment, log, timeout):
+        self.launches, self.environment, self.log, self.timeout = launches, environment, log, timeout
+        self.child, self.seconds, self.ran = None, [], 0.0
+
+    def slice(self, seconds):
+        """Lets the running one go on for a moment, or starts the next; the user and system seconds of each that ended
+        are kept."""
+        if self.child is None:
+            with open(self.log, "wb") as out:
+                command = ["gst-launch-1.0", "-q", *next(self.launches).split()]
+                self.child, self.ran = subprocess.Popen(command, stdout=out, stderr=out, env=self.environment), 0.0
+        else:
+            os.kill(self.child.pid, signal.SIGCONT)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pid, status, usage = os.wait4(self.child.pid, os.WNOHANG)
+            if pid:
+                self.child.returncode = os.waitstatus_to_exitcode(status)
+                if self.child.returncode:
+                    common.alive(self.child, "gst-launch-1.0", self.log)
+                self.seconds.append(usage.ru_utime + usage.ru_stime)
+                self.child = None
+                return
+            time.sleep(0.002)
+        os.kill(self.child.pid, signal.SIGSTOP)
+        self.ran += seconds
+        if self.ran > self.timeout:
+            self.close()
+            common.fail(f"gst-launch-1.0 ran for {self.timeout:.0f} s without an end; its log is {self.log}")
+
+    def close(self):
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            self.child = None
+
+    def longer(self):
+        """By how much each second one took longer than the one before it."""
+        return [long - short for short, long in zip(self.seconds[::2], self.seconds[1::2])]
 
 
 class Counter:
@@ -117,30 +144,48 @@ class Raw:
             self.tensors.append(np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], dtype=np.float32))
         for tensor in self.tensors[:5]:
             self.session.run(None, {self.name: tensor})
+        self.forget()
 
-    def per_frame(self):
+    def forget(self):
+        """Begins anew."""
+        self.alone, self.in_turns, self.decoding = [0.0, 0], [0.0, 0], [0.0, 0]
+        self.decoding_alone, self.capture, self.next = [0.0, 0], None, 0
+
+    def slice(self, seconds):
+        """Inference alone for a moment, and then in turns with decoding in one thread, where each finds the
+        processor's caches full of what the other left there. What is above that is the pipeline's own."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.run(self.alone)
+        while time.monotonic() < end + seconds:
+            self.grab(self.decoding_alone)
+        while time.monotonic() < end + 2 * seconds:
+            self.grab(self.decoding)
+            self.run(self.in_turns)
+
+    def run(self, to):
+        tensor = self.tensors[self.next % len(self.tensors)]
+        self.next += 1
         # All threads of this process: a pool of ONNX Runtime that spins would show.
-        before = time.process_time()
-        for tensor in self.tensors:
-            self.session.run(None, {self.name: tensor})
-        return (time.process_time() - before) / len(self.tensors)
+        start = time.process_time()
+        self.session.run(None, {self.name: tensor})
+        to[0] += time.process_time() - start
+        to[1] += 1
 
-    def taking_turns(self):
-        """Inference, and by how much decoding grows, when they take turns in one thread: each finds the processor's
-        caches full of what the other left there. What is above that is the pipeline's own."""
-        capture, alone = self.open(), time.thread_time()
-        for _ in self.tensors:
-            capture.grab()
-        alone = time.thread_time() - alone
-        capture, decoding, inference = self.open(), 0.0, 0.0
-        for tensor in self.tensors:
-            start = time.thread_time()
-            capture.grab()
-            middle = time.thread_time()
-            self.session.run(None, {self.name: tensor})
-            decoding += middle - start
-            inference += time.thread_time() - middle
-        return inference / len(self.tensors), decoding / alone
+    def grab(self, to):
+        if self.capture is None:
+            self.capture = self.open()
+        start = time.thread_time()
+        good = self.capture.grab()
+        to[0] += time.thread_time() - start
+        to[1] += 1
+        if not good:
+            self.capture = None
+
+    def figures(self):
+        """Seconds of one inference alone and in turns, and by how much decoding grew."""
+        each = [seconds / max(count, 1) for seconds, count in (self.alone, self.in_turns, self.decoding, self.decoding_alone)]
+        return each[0], each[1], each[2] / each[3]
 
 
 def main():
@@ -149,7 +194,8 @@ def main():
     parser.add_argument("--video", help="at least --frames long; default: swdee_cars.mp4 of the shared test data")
     parser.add_argument("--frames", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--timeout", type=float, default=120.0, help="longest time of one part, seconds")
+    parser.add_argument("--slice", type=float, default=0.1, help="length of a turn, seconds")
+    parser.add_argument("--timeout", type=float, default=120.0, help="longest time of one gst-launch-1.0, seconds")
     parser.add_argument("--plugin-path", help="folder with libgstnvr.so; default: the release build")
     parser.add_argument("--decode", default=DECODE, help="launch text that decodes {clip}")
     parser.add_argument("--ours", default=OURS, help="what follows the decoder; {model} {broker}")
@@ -175,37 +221,48 @@ def main():
             counter = Counter(port)
             tail = args.ours.format(model=model, broker=f"mqtt://127.0.0.1:{port}")
 
-            def cpu(clip, end):
-                launch = f"{args.decode.format(clip=clip)} ! {end}"
-                return child_cpu(launch, environment, folder / "gst-launch.log", args.timeout)
+            def launches(end):
+                """The short clip and the long one, for ever."""
+                for clip in itertools.cycle((short, long)):
+                    yield f"{args.decode.format(clip=clip)} ! {end}"
+
+            def child(end):
+                return Child(launches(end), environment, folder / "gst-launch.log", args.timeout)
 
             import cv2
 
             count = [int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT)) for clip in (short, long)]
-            cpu(short, tail)
+            frames = count[1] - count[0]
+            with contextlib.closing(child(tail)) as first:
+                while not first.seconds:
+                    first.slice(args.slice)
             counter.settled()
             rounds = []
             for number in range(args.rounds):
-                decode = (cpu(long, "fakesink sync=false") - cpu(short, "fakesink sync=false")) / (count[1] - count[0])
-                first = cpu(short, tail)
-                few = counter.settled()
-                second = cpu(long, tail)
-                many = counter.settled()
-                if many - few < (count[1] - count[0]) / 2:
-                    common.fail(f"{few} and {many} events came of {count[0]} and {count[1]} frames: too few to judge")
-                ours = (second - first) / (many - few)
-                inference = raw.per_frame()
-                in_turns, slowed = raw.taking_turns()
+                raw.forget()
+                with contextlib.closing(child(tail)) as ours, contextlib.closing(child("fakesink sync=false")) as decoder:
+                    events = []
+                    while len(events) < 2:
+                        for part in (ours, decoder, raw):
+                            part.slice(args.slice)
+                        if len(ours.seconds) > len(events):
+                            events.append(counter.settled())
+                    decode = statistics.mean(decoder.longer()) / frames
+                    if events[1] - events[0] < frames / 2:
+                        common.fail(f"{events} events came of {count} frames: too few to judge")
+                    analysed = events[1] - events[0]
+                    mine = ours.longer()[0] / analysed
+                inference, in_turns, slowed = raw.figures()
                 rounds.append(
                     {
                         "decode_ms": decode * 1e3,
                         "inference_ms": inference * 1e3,
                         "inference_in_turns_ms": in_turns * 1e3,
                         "decode_in_turns_ms": decode * slowed * 1e3,
-                        "ours_ms": ours * 1e3,
-                        "analysed": (many - few) / (count[1] - count[0]),
-                        "overhead": ours / (decode + inference) - 1,
-                        "overhead_in_turns": ours / (decode * slowed + in_turns) - 1,
+                        "ours_ms": mine * 1e3,
+                        "analysed": analysed / frames,
+                        "overhead": mine / (decode + inference) - 1,
+                        "overhead_in_turns": mine / (decode * slowed + in_turns) - 1,
                     }
                 )
                 print(f"round {number + 1}: {json.dumps({k: round(v, 3) for k, v in rounds[-1].items()})}", file=sys.stderr)

@@ -18,6 +18,7 @@ pub mod lifecycle;
 pub mod model;
 pub mod motion;
 pub mod nal;
+pub mod onnx;
 pub mod overlay;
 pub mod preprocess;
 pub mod rate;
