@@ -12,11 +12,15 @@ use nvr_core::{
     decode::{DecodeParams, Decoder, Output, OutputData, Picture, RawDetection},
     frame::Frame,
     model::{ExtraInput, ModelHints, ModelIo, ModelSpec, TensorInfo},
+    onnx::fold_focus,
     preprocess::{ElementType, Preprocessor, TensorLayout, TensorMut, Transform},
 };
 use ort::{
     environment::Environment,
-    session::{Session, SessionInputValue, SessionOutputs, builder::GraphOptimizationLevel},
+    session::{
+        Session, SessionInputValue, SessionOutputs,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{Outlet, TensorElementType, TensorRef, ValueType},
 };
 
@@ -73,7 +77,17 @@ enum Tensor {
 impl Detector {
     /// Loads a model with the facts that a `.toml` beside it would state.
     pub fn open(runtime: &Environment, path: &Path, hints: ModelHints) -> anyhow::Result<Self> {
-        let session = load(runtime, path)?;
+        Self::new(load(runtime, path)?, path, hints)
+    }
+
+    /// As [`open`](Self::open), with the model's Focus stem as one convolution, as `nvrinfer` runs it.
+    pub fn open_folded(runtime: &Environment, path: &Path, hints: ModelHints) -> anyhow::Result<Self> {
+        let model = fold_focus(&std::fs::read(path)?).context("no Focus stem")?;
+        let session = builder(runtime).and_then(|mut builder| builder.commit_from_memory(&model))?;
+        Self::new(session, path, hints)
+    }
+
+    fn new(session: Session, path: &Path, hints: ModelHints) -> anyhow::Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let spec = ModelSpec::resolve(&describe(&session), &[("test", hints)], &name)?;
         // Of a fixed batch, the first place is used; the others stay black.
@@ -137,15 +151,16 @@ impl Detector {
 }
 
 fn load(runtime: &Environment, path: &Path) -> anyhow::Result<Session> {
-    let options = || -> ort::Result<_> {
-        Ok(Session::builder(runtime)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(1)?
-            .with_intra_op_spinning(false)?)
-    };
-    options()
+    builder(runtime)
         .and_then(|mut builder| builder.commit_from_file(path))
         .with_context(|| path.display().to_string())
+}
+
+fn builder(runtime: &Environment) -> ort::Result<SessionBuilder> {
+    Ok(Session::builder(runtime)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(1)?
+        .with_intra_op_spinning(false)?)
 }
 
 /// What the file says of itself.

@@ -205,3 +205,35 @@ fn fastestdet() {
 fn yunet() {
     agrees("yunet_2026may", ModelType::Yunet, ModelHints::default(), &FLOAT);
 }
+
+/// What `nvrinfer` runs on a CPU is not quite what the file says, and gives the same.
+#[test]
+fn a_folded_stem_gives_the_same_detections() {
+    let Some(images) = data::shared("images") else { return };
+    let Some(runtime) = runtime() else { return };
+    let params = DecodeParams { threshold: 0.05, iou_threshold: 0.5, max_detections: 300, classes: None };
+    for model in ["yolox_nano_416", "yolox_nano_v5layout", "yolox_nano_e2e_nms7"] {
+        let Some(path) = data::shared(&format!("models/{model}.onnx")) else { return };
+        let mut plain = Detector::open(runtime, &path, ModelHints::default()).unwrap();
+        let mut folded = Detector::open_folded(runtime, &path, ModelHints::default()).unwrap();
+        let mut compared = 0;
+        for image in reference("yolox_nano_416").unwrap().images.keys() {
+            let picture = Picture::load(&images.join(image)).unwrap().to(PixelFormat::Nv12, 0);
+            let expected = plain.detect(&picture.frame(), &params).unwrap();
+            let found = folded.detect(&picture.frame(), &params).unwrap();
+            for one in &expected {
+                let alike = |other: &RawDetection| {
+                    other.class_id == one.class_id
+                        && (other.confidence - one.confidence).abs() < 1e-3
+                        && other.rect.iou(&one.rect) > 0.99
+                };
+                // At the threshold one of the two may be a hair below it.
+                let is_border = one.confidence - params.threshold < 1e-3;
+                assert!(is_border || found.iter().any(alike), "{model} {image}: {one:?} is not in {found:?}");
+                compared += 1;
+            }
+            assert!(found.len().abs_diff(expected.len()) <= 1, "{model} {image}");
+        }
+        assert!(compared > 30, "{model}: only {compared} detections compared");
+    }
+}

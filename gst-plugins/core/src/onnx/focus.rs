@@ -91,11 +91,11 @@ impl<'a> Stem<'a> {
         }
         // Nothing else may look at what is about to vanish.
         let inside = |value: &str| {
-            let readers = superfluous.iter().map(|&index| &graph.nodes[index]).chain([convolution]);
-            readers.flat_map(|node| &node.inputs).filter(|&&input| input == value).count()
+            let inputs = superfluous.iter().flat_map(|&index| &graph.nodes[index].inputs).chain([&stacked]);
+            inputs.filter(|&&input| input == value).count()
         };
-        let outputs = superfluous.iter().flat_map(|&index| &graph.nodes[index].outputs);
-        if outputs.into_iter().any(|output| graph.uses(output) != inside(output)) {
+        let mut outputs = superfluous.iter().flat_map(|&index| &graph.nodes[index].outputs);
+        if outputs.any(|output| graph.uses(output) != inside(output)) {
             return None;
         }
         let weights = Tensor::parse(graph.initializers.get(weights)?).ok()?;

@@ -26,6 +26,7 @@ struct Stem {
     end: i64,
     axis: i64,
     convolution: Vec<(&'static str, Vec<i64>)>,
+    bias: &'static str,
     /// Further inputs and outputs of the graph, for values that others look at.
     inputs: Vec<&'static str>,
     outputs: Vec<&'static str>,
@@ -50,6 +51,7 @@ impl Stem {
             end: i64::MAX,
             axis: 1,
             convolution: Vec::new(),
+            bias: "bias",
             inputs: Vec::new(),
             outputs: Vec::new(),
         }
@@ -97,7 +99,7 @@ impl Stem {
         ];
         attributes.retain(|(name, _)| self.convolution.iter().all(|(other, _)| name != other));
         attributes.extend(self.convolution.iter().cloned());
-        put_node("Conv", &["stack", "weights", "bias"], "features", &attributes, &mut parts);
+        put_node("Conv", &["stack", "weights", self.bias], "features", &attributes, &mut parts);
         put_node("Relu", &["features"], "result", &[], &mut parts);
         let dims = [self.filters, self.channels * 4, self.kernel, self.kernel];
         let raw: Vec<_> = self.weights.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -178,7 +180,9 @@ fn put_node(
         } else if let ("axis" | "group", &[value]) = (*name, &values[..]) {
             put_integer(attribute::INTEGER, value, &mut attribute);
         } else {
-            values.iter().for_each(|&value| put_integer(attribute::INTEGERS, value, &mut attribute));
+            for &value in values {
+                put_integer(attribute::INTEGERS, value, &mut attribute);
+            }
         }
         put_bytes(node::ATTRIBUTE, &attribute, &mut message);
     }
@@ -297,6 +301,8 @@ fn what_is_not_a_focus_stem_is_left_alone() {
         ("weights that are an input", with(|stem| stem.inputs.push("weights"))),
         ("the stack is an output", with(|stem| stem.outputs.push("stack"))),
         ("a slice is an output", with(|stem| stem.outputs.push("half2"))),
+        ("the stack is also the bias", with(|stem| stem.bias = "stack")),
+        ("a slice is the bias", with(|stem| stem.bias = "quarter1")),
         ("weights are missing", with(|stem| stem.weights.truncate(200))),
         (
             "features of a network",
@@ -351,7 +357,7 @@ fn fields_are_read_as_protobuf_says() {
         &[0x08, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0x01], // a number without end
     ];
     for message in broken {
-        assert_eq!(fields(message).last().map(|field| field.err()), Some(Some(Malformed)), "{message:?}");
+        assert_eq!(fields(message).last().map(Result::err), Some(Some(Malformed)), "{message:?}");
     }
 }
 

@@ -164,12 +164,25 @@ pub(super) fn normalise_interleaved(rows: [&[f32]; 3], normal: [Normal; 3], out:
 pub(super) trait Element: Copy {
     /// Converts a row; integers are rounded and saturate.
     fn convert(from: &[f32], to: &mut [Self]);
+
+    /// Normalises a row of codes and converts it, by way of `line`.
+    #[inline(always)]
+    fn normalise(codes: &[f32], normal: Normal, line: &mut Vec<f32>, to: &mut [Self]) {
+        line.resize(to.len(), 0.0);
+        normalise(codes, normal, line);
+        Self::convert(line, to);
+    }
 }
 
 impl Element for f32 {
     #[inline(always)]
     fn convert(from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
+    }
+
+    #[inline(always)]
+    fn normalise(codes: &[f32], normal: Normal, _: &mut Vec<f32>, to: &mut [Self]) {
+        normalise(codes, normal, to);
     }
 }
 

@@ -425,12 +425,10 @@ impl<'a, E: Element> Tensor<'a, E> {
             kernels::normalise_interleaved(rows, self.normal, line);
             E::convert(line, &mut self.out[start * 3..][..place.width * 3]);
         } else {
-            line.resize(place.width, 0.0);
             for (channel, (row, normal)) in rows.into_iter().zip(self.normal).enumerate().take(self.channels)
             {
-                kernels::normalise(row, normal, line);
                 let start = channel * self.width * self.height + start;
-                E::convert(line, &mut self.out[start..][..place.width]);
+                E::normalise(row, normal, line, &mut self.out[start..][..place.width]);
             }
         }
     }

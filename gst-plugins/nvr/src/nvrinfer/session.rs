@@ -20,7 +20,7 @@ use ort::{
     value::{TensorElementType, TensorRef, ValueType},
 };
 
-use super::{exit::Busy, model_files::Source, runtime::Runtime, settings::Device, tensor::TensorBuf};
+use super::{CAT, exit::Busy, model_files::Source, runtime::Runtime, settings::Device, tensor::TensorBuf};
 
 /// Why a session could not be made.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -128,7 +128,9 @@ const MAX_FOLDED_BYTES: u64 = 64 << 20;
 fn folded(source: &Source, device: Device) -> Option<Vec<u8>> {
     match source {
         Source::File { path, bytes, .. } if device == Device::Cpu && *bytes <= MAX_FOLDED_BYTES => {
-            fold_focus(&fs::read(path).ok()?)
+            let folded = fold_focus(&fs::read(path).ok()?)?;
+            gst::info!(CAT, "{}: its Focus stem runs as one convolution", source.describe());
+            Some(folded)
         }
         _ => None,
     }

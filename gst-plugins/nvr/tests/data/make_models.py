@@ -12,16 +12,28 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 
 
-def brightness(name, batch, prefix, classes=11, score=0.9, work=0, nan=False, moody=False):
+def brightness(name, batch, prefix, classes=11, score=0.9, work=0, nan=False, moody=False, stem=False):
     """`work` squares a 256 x 256 matrix that many times, so that one inference takes measurable time. `moody` gives
-    boxes that are no numbers for frames that are nearly white."""
+    boxes that are no numbers for frames that are nearly white. `stem` puts a Focus stem in front, which takes the mean
+    of every four pixels."""
     nodes, inits = [], []
 
     def const(key, value):
         inits.append(nh.from_array(np.asarray(value), key))
         return key
 
-    nodes.append(h.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0))
+    pixels = "images"
+    if stem:
+        numbers = {key: const(key, np.array([n], np.int64)) for key, n in
+                   (("from0", 0), ("from1", 1), ("rows", 2), ("columns", 3), ("end", 2**63 - 1))}
+        for i, (row, column) in enumerate([("from0", "from0"), ("from1", "from0"), ("from0", "from1"), ("from1", "from1")]):
+            nodes.append(h.make_node("Slice", ["images", row, "end", "rows", "rows"], [f"half{i}"]))
+            nodes.append(h.make_node("Slice", [f"half{i}", column, "end", "columns", "rows"], [f"quarter{i}"]))
+        nodes.append(h.make_node("Concat", [f"quarter{i}" for i in range(4)], ["stack"], axis=1))
+        const("weights", np.full((1, 12, 1, 1), 1 / 12, np.float32))
+        nodes.append(h.make_node("Conv", ["stack", "weights"], ["pixels"], kernel_shape=[1, 1]))
+        pixels = "pixels"
+    nodes.append(h.make_node("ReduceMean", [pixels], ["mean"], axes=[1, 2, 3], keepdims=0))
     mean = "mean"
     if work:
         nodes.append(h.make_node("ReduceMean", ["mean"], ["scalar"], axes=[0], keepdims=1))
@@ -70,3 +82,4 @@ brightness("grey_batch4", 4, "f")
 brightness("grey_slow", 1, "s", work=120)
 brightness("grey_nan", 1, "x", nan=True)
 brightness("grey_moody", 1, "m", moody=True)
+brightness("grey_stem", 1, "e", stem=True)

@@ -1,6 +1,12 @@
 //! Model files that are missing, broken, wrong or hostile.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use gst::prelude::*;
 
@@ -75,6 +81,31 @@ fn the_built_in_model_needs_no_file() {
     assert_eq!((seen.model_id.as_str(), seen.class), ("demo", None), "an even grey shows nothing");
 }
 
+/// The answer would be the same without, so the element has to say it.
+#[test]
+fn a_focus_stem_runs_as_one_convolution() {
+    if !runtime() {
+        return;
+    }
+    let said = Arc::new(AtomicBool::new(false));
+    gst::log::set_threshold_for_name("nvrinfer", gst::DebugLevel::Info);
+    let listener = gst::log::add_log_function({
+        let said = said.clone();
+        move |_, _, _, _, _, _, message| {
+            let text = message.get().map(|text| text.to_string()).unwrap_or_default();
+            if text.contains("grey_stem.onnx") && text.contains("one convolution") {
+                said.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    let mut camera = Camera::new("grey_stem", &[]);
+    for class in [0, 3, 10] {
+        assert_eq!(camera.class(value_of(class)), Some(format!("e{class}")));
+    }
+    gst::log::remove_log_function(listener);
+    assert!(said.load(Ordering::Relaxed), "the model was run as it stands in the file");
+}
+
 #[test]
 fn a_class_without_a_label_is_an_error_and_not_a_wrong_name() {
     if !runtime() {
@@ -135,7 +166,7 @@ fn hostile_models_are_errors_and_never_a_crash() {
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     let mut started = 0;
     for i in 0..count {
-        let name = ["grey_a", "grey_batch", "grey_moody"][i % 3];
+        let name = ["grey_a", "grey_batch", "grey_moody", "grey_stem"][i % 4];
         std::fs::write(&path, damage(&std::fs::read(model(name)).unwrap(), &mut noise)).unwrap();
         match start_error(&path, &[("threads", "1")]) {
             Some(error) => assert!(error.contains("hostile.onnx"), "{error}"),
