@@ -33,7 +33,8 @@
 //! or in `/usr/share/nvr`. Facts about it come from, strongest first: `model-type` and `labels-file`, `NAME.toml` and
 //! `NAME.modelinfo` beside the file, the metadata inside it, the shapes of its outputs. A model is tried on an
 //! empty picture when it is loaded; one that fails, answers with NaN or does not have the shape of its type is
-//! refused with an error that names the file.
+//! refused with an error that names the file. On a CPU a Focus stem (YOLOX, early YOLOv5) is run as the one
+//! convolution that it equals.
 //!
 //! A model set while playing is loaded beside the old one, which goes on working, and takes over between two
 //! frames, or at once where none come. `model` then reads the new name; if loading fails it reads the old one again. Every request is answered
