@@ -9,6 +9,8 @@ use super::{
 
 /// The name of a tensor, of an input, of an output: all are field 1 but for an initializer's.
 const VALUE_NAME: u32 = 1;
+/// A file may name one constant many times; a long one would then be read for ever.
+const MAX_CONSTANT_BYTES: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Node<'a> {
@@ -193,17 +195,21 @@ impl<'a> Graph<'a> {
         self.uses.get(value).copied().unwrap_or(0)
     }
 
-    /// The integers of a constant: an initializer or what a Constant node gives.
+    /// The few integers of a constant: an initializer or what a Constant node gives.
     pub fn constant(&self, value: &str) -> Option<Vec<i64>> {
+        let integers = |message: &'a [u8]| {
+            let is_short = message.len() <= MAX_CONSTANT_BYTES;
+            is_short.then(|| Tensor::parse(message).ok()?.integers()).flatten()
+        };
         if let Some(message) = self.initializers.get(value) {
-            return Tensor::parse(message).ok()?.integers();
+            return integers(message);
         }
         let (_, node) = self.producer(value)?;
         if node.operator != "Constant" {
             return None;
         }
         match node.attributes.get("value") {
-            Some(attribute) => Tensor::parse(attribute.tensor?).ok()?.integers(),
+            Some(attribute) => integers(attribute.tensor?),
             None => node.integers("value_ints").map(<[i64]>::to_vec),
         }
     }
