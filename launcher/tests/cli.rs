@@ -245,6 +245,7 @@ fn mistakes_end_with_code_2_and_say_what_was_meant() {
         (&["processor", "--check", "--uri", "rtsp://"], "(it names no host)"),
         (&["processor", "--check", "--broker", "mqtt://h:99999"], "such as mqtt://host:1883"),
         (&["processor", "--check", "--commands", "foo"], "there is no command \"foo\""),
+        (&["processor", "--check", "--model", "/no/such.onnx"], "/no/such.onnx cannot be used as a model"),
         (&["processor", "--check", "--broker", "http://x"], "scheme \"http\" is not known"),
         (&["processor", "--check", "--topic-prefix", "a/#"], "topic-prefix"),
         (&["processor", "--check", "--set", "0.zones=not json"], "camera 0: nvrzones zones: "),

@@ -195,6 +195,11 @@ fn nvr_launch_examples_are_right() {
                         words.next();
                         arguments.extend(["--config", &sample]);
                     }
+                    // An example's model is not here.
+                    "--model" => {
+                        words.next();
+                        arguments.extend(["--model", "demo"]);
+                    }
                     word => arguments.push(word),
                 }
             }

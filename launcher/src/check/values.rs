@@ -6,7 +6,7 @@ use std::{
 };
 
 use gst::prelude::*;
-use gstnvr::mqtt::BrokerSettings;
+use gstnvr::{mqtt::BrokerSettings, nvrinfer::check_model};
 use nvr_core::{alert, command::Policy, zones};
 
 use crate::{
@@ -67,6 +67,13 @@ fn check_section(
             "nvrcontrol" => {
                 if let Err(error) = Policy::new(text("enabled-commands"), text("uri-schemes")) {
                     wrong("enabled-commands", error, false);
+                }
+            }
+            // The files of another machine are not here.
+            "nvrinfer" if here => {
+                let labels = given.get("labels-file").filter(|path| !path.is_empty());
+                if let Err(error) = check_model(text("model"), labels.map(String::as_str)) {
+                    wrong("model", error, false);
                 }
             }
             "nvrzones" => {
@@ -172,6 +179,9 @@ mod tests {
             assert_eq!(check("wall", &[("output", output)], true).is_err(), output == "hls", "{output}");
         }
         for graph in ["processor", "nvr"] {
+            let error = check(graph, &[("model", "/nonexistent.onnx")], true).unwrap_err();
+            assert!(error.contains("nvrinfer model: /nonexistent.onnx cannot be used"), "{error}");
+            assert_eq!(check(graph, &[("model", "/nonexistent.onnx")], false), Ok(()));
             let error = check(graph, &[("zones", "not json"), ("alerts", "nor this")], true).unwrap_err();
             assert!(error.contains("camera 0: nvrzones zones: ") && error.contains("camera 1: "), "{error}");
             assert!(error.contains("nvrzones rules: ") && error.lines().count() == 3, "{error}");

@@ -18,6 +18,7 @@ use std::{borrow::Cow, sync::LazyLock};
 
 use gst::{glib, prelude::*};
 
+use model_files::FileError;
 pub use settings::{Device, Gate, Mode, ModelTypeChoice};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -36,6 +37,20 @@ fn printable(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
+}
+
+/// Whether the property `model` may have this value here: the file of that path is there, and what stands beside it
+/// and in `labels-file` is right. The model itself is not opened. A name that is not found is no error: in which
+/// folders it is looked up depends on who runs the program.
+///
+/// # Errors
+/// What the element would say at its start.
+pub fn check_model(model: &str, labels_file: Option<&str>) -> Result<(), String> {
+    let source = match model_files::find(model, &model_files::data_directories()) {
+        Err(FileError::NotFound { .. }) => return Ok(()),
+        found => found.map_err(|error| error.to_string())?,
+    };
+    model_files::hints(&source, None, labels_file).map(drop).map_err(|error| error.to_string())
 }
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
