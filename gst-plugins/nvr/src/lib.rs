@@ -46,3 +46,14 @@ gst::plugin_define!(
     env!("CARGO_PKG_REPOSITORY"),
     env!("BUILD_REL_DATE")
 );
+
+/// Registers the elements for the tests of this crate. Once for all of them: GStreamer describes an element that is
+/// registered again in place, while other tests read.
+#[cfg(test)]
+fn init() {
+    static INIT: std::sync::Once = std::sync::Once::new();
+    INIT.call_once(|| {
+        gst::init().expect("GStreamer starts");
+        plugin_register_static().expect("the plugin registers");
+    });
+}

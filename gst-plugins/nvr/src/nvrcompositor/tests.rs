@@ -5,19 +5,10 @@ use gst_check::Harness;
 use gst_video::{VideoFormat, VideoFrameExt, VideoFrameRef, VideoInfo};
 
 use super::NvrCompositorPad;
-use crate::meta;
+use crate::{init, meta};
 
 const WIDTH: u32 = 320;
 const HEIGHT: u32 = 180;
-
-fn init() {
-    use std::sync::Once;
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        crate::plugin_register_static().unwrap();
-    });
-}
 
 /// A wall of 320×180 at 25 frames a second whose clock is the test's.
 struct Wall {

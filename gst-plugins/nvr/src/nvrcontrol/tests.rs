@@ -1,16 +1,10 @@
 use gst::{prelude::*, subclass::prelude::ObjectSubclassIsExt};
 
 use super::*;
-use crate::mqtt::fake::{FakeBroker, Manner, TIMEOUT};
-
-fn init() {
-    use std::sync::Once;
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        crate::plugin_register_static().unwrap();
-    });
-}
+use crate::{
+    init,
+    mqtt::fake::{FakeBroker, Manner, TIMEOUT},
+};
 
 fn pipeline(properties: &[(&str, &str)]) -> (gst::Pipeline, gst::Element) {
     init();

@@ -577,13 +577,6 @@ fn run_batch(shared: &Shared, desk: &mut Desk) {
     }
     {
         let mut queue = shared.queue.lock();
-        for id in ids {
-            queue.slots.done(id);
-        }
-        // A newer job of the same camera had to wait for this one; an idle worker may take it now.
-        if queue.slots.waiting() > 0 {
-            shared.wake.notify_all();
-        }
         for tensor in tensors {
             shared.give_tensor(&mut queue, tensor);
         }
@@ -591,6 +584,14 @@ fn run_batch(shared: &Shared, desk: &mut Desk) {
     for (reply, result) in answers {
         let result = result.and_then(|raw| name(spec, raw)).map_err(|error| error.to_string());
         reply.answer(result, inference);
+    }
+    // Only now: another worker could begin a camera's newer job, and answer it before the older one.
+    let mut queue = shared.queue.lock();
+    for id in ids {
+        queue.slots.done(id);
+    }
+    if queue.slots.waiting() > 0 {
+        shared.wake.notify_all();
     }
 }
 

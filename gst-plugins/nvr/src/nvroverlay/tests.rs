@@ -8,23 +8,13 @@ use nvr_core::detection::{Analysis, CaptureTime, Clock, Detection, FrameFacts};
 use nvr_core::event;
 use nvr_core::geometry::Rect;
 
-use crate::meta;
 use crate::mqtt::fake::{FakeBroker, Manner, TIMEOUT};
+use crate::{init, meta};
 
 const CAPS: &str = "video/x-raw,format=NV12,width=320,height=180,framerate=25/1";
 /// 2025-10-25T10:30:00Z
 const EPOCH_NS: u64 = 1_761_388_200_000_000_000;
 const FRAME_NS: u64 = 40_000_000;
-
-fn init() {
-    static REGISTERED: std::sync::Once = std::sync::Once::new();
-    REGISTERED.call_once(|| {
-        gst::init().unwrap();
-        meta::init();
-        gst::Element::register(None, "nvroverlay", gst::Rank::NONE, super::NvrOverlay::static_type())
-            .unwrap();
-    });
-}
 
 fn element(properties: &[(&str, &str)]) -> gst::Element {
     init();

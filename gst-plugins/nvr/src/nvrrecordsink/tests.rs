@@ -11,21 +11,12 @@ use nvr_core::geometry::Rect;
 use super::catalog::{FILE, Oldest, Recording, Store};
 use super::volume::IDENTITY;
 use super::{Clip, Doing, NvrRecordSink};
-use crate::meta;
+use crate::{init, meta};
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 /// Capture time of running time 0, in microseconds.
 const BASE: i64 = 1_763_709_138_000_000;
 const SOURCE: u32 = 3;
-
-fn init() {
-    use std::sync::Once;
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        crate::plugin_register_static().unwrap();
-    });
-}
 
 /// A recorder, and pads to feed it with ten pictures a second, a keyframe each second.
 struct Rig {

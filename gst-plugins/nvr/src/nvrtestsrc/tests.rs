@@ -1,5 +1,3 @@
-use std::sync::Once;
-
 use gst::prelude::*;
 use gst_video::prelude::*;
 use nvr_core::{
@@ -8,15 +6,7 @@ use nvr_core::{
 };
 
 use super::imp::{EPOCH_NS, draw};
-use crate::{frames, meta};
-
-fn init() {
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().expect("GStreamer starts");
-        crate::plugin_register_static().expect("plugin registers");
-    });
-}
+use crate::{frames, init, meta};
 
 /// A source that runs as fast as its frames are taken, with `caps` downstream.
 fn source(properties: &str, caps: &str) -> gst_check::Harness {

@@ -116,6 +116,58 @@ fn one_that_waits_does_the_work_itself_where_there_are_few() {
     assert!(is_free() && engine.shared.queue.lock().slots.is_only(third.slot));
 }
 
+/// Else a worker with less to do answers the newer one first, and a camera's results are out of order.
+#[test]
+fn no_newer_job_of_a_camera_begins_before_the_older_one_is_answered() {
+    let Some(engine) = engine() else { return };
+    let shared = &engine.shared;
+    let mailbox = Arc::<Mailbox>::default();
+    let spec = &shared.info.spec.input;
+    let transform = Transform { scale_x: 1.0, scale_y: 1.0, offset_x: 0.0, offset_y: 0.0 };
+    let params = DecodeParams { threshold: 0.5, iou_threshold: 0.5, max_detections: 9, classes: None };
+    let picture = PictureFacts { transform, width: spec.width, height: spec.height, params: params.into() };
+    let job = |ticket| Job {
+        tensor: TensorBuf::new(spec, 1),
+        picture: picture.clone(),
+        reply: reply(&mailbox, ticket),
+    };
+    let mut desk = Desk::new(engine.first.lock().take().unwrap());
+    let id = {
+        let mut queue = shared.queue.lock();
+        let id = queue.slots.attach();
+        queue.slots.offer(id, 0, job(1)).unwrap();
+        assert_eq!(queue.slots.take(0, shared.batching, &mut desk.batch), Next::Run);
+        queue.slots.offer(id, 0, job(2)).unwrap();
+        id
+    };
+    let take = || {
+        let mut begun = Vec::new();
+        let next = shared.queue.lock().slots.take(0, shared.batching, &mut begun);
+        for (_, job) in begun {
+            job.reply.forget();
+        }
+        next
+    };
+    // Nothing can be answered while this is held.
+    let held = mailbox.state.lock();
+    let early = thread::scope(|scope| {
+        scope.spawn(|| run_batch(shared, &mut desk));
+        // The tensor comes back when the inference is over.
+        let begun = Instant::now();
+        while shared.queue.lock().free.is_empty() {
+            assert!(begun.elapsed() < Duration::from_mins(1), "no inference");
+            thread::yield_now();
+        }
+        let early = take();
+        drop(held);
+        early
+    });
+    assert_eq!(early, Next::Idle);
+    assert_eq!(mailbox.take().map(|outcome| outcome.ticket), Some(1));
+    assert_eq!(take(), Next::Run);
+    shared.queue.lock().slots.detach(id);
+}
+
 #[test]
 fn a_job_that_is_lost_answers_all_the_same() {
     let mailbox = Arc::<Mailbox>::default();
