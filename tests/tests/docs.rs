@@ -195,10 +195,10 @@ fn nvr_launch_examples_are_right() {
                         words.next();
                         arguments.extend(["--config", &sample]);
                     }
-                    // An example's model is not here.
+                    // An example's file is not here.
                     "--model" => {
-                        words.next();
-                        arguments.extend(["--model", "demo"]);
+                        let model = words.next().filter(|model| !model.contains('/'));
+                        arguments.extend(["--model", model.unwrap_or("demo")]);
                     }
                     word => arguments.push(word),
                 }
